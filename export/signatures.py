@@ -1,0 +1,115 @@
+"""The serving signatures: pixels or image files in, codes out, everything inside the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from tfhash.data import images as image_ops
+
+THRESHOLD = 0.5
+_PARALLEL_DECODES = 8
+
+# Ranks are left open: a server should not be relied on to check the shapes it is fed, so the
+# graph does, with messages that name the input.
+INPUTS = {
+    "encode_images": tf.TensorSpec(None, tf.uint8, name="images"),
+    "encode_bytes": tf.TensorSpec(None, tf.string, name="image_bytes"),
+}
+
+
+def build(
+    encoder: keras.Model, code_length: int, image_size: int
+) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
+    """The functions behind the signatures, by name, in the order of INPUTS.
+
+    encoder: float32 [n, image_size, image_size, 3] in [0, 255] to [n, code_length] in [0, 1].
+    Each function answers `code` uint8 [n, ceil(code_length / 8)], big-endian as numpy.packbits;
+    `bits` uint8 [n, code_length]; `embedding` float32 [n, code_length]. An empty batch gets an
+    empty answer; a malformed input raises InvalidArgumentError, its message naming the input.
+    """
+
+    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        count = tf.shape(images)[0]
+        # oneDNN's fused convolution gives an empty batch a wrong shape, so it never gets one.
+        padding = [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]
+        batch = tf.cast(tf.pad(images, padding), tf.float32)
+        embedding = tf.cast(encoder(batch, training=False), tf.float32)[:count]
+        if embedding.shape[1:] != [code_length]:
+            raise ValueError(
+                f"code_length: received {code_length}, but the encoder answers "
+                f"{embedding.shape.as_list()}"
+            )
+        bits = tf.cast(embedding > THRESHOLD, tf.uint8)
+        return {"code": pack(bits), "bits": bits, "embedding": embedding}
+
+    def encode_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answer(image_ops.resize(_checked_images(images), image_size))
+
+    def encode_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        resized = tf.map_fn(
+            lambda one: image_ops.resize(image_ops.decode(one), image_size),
+            _checked_image_bytes(image_bytes),
+            parallel_iterations=_PARALLEL_DECODES,
+            fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
+        )
+        return answer(resized)
+
+    return {"encode_images": encode_images, "encode_bytes": encode_bytes}
+
+
+def pack(bits: tf.Tensor) -> tf.Tensor:
+    """Packs bits in the graph as numpy.packbits(axis=-1) does.
+
+    bits: uint8 [n, k] of 0 and 1, k known statically. Returns uint8 [n, ceil(k / 8)].
+    """
+    code_length = bits.shape[-1]
+    width = -(-code_length // 8)
+    padded = tf.pad(tf.cast(bits, tf.int32), [[0, 0], [0, 8 * width - code_length]])
+    weights = tf.constant([128, 64, 32, 16, 8, 4, 2, 1])
+    return tf.cast(tf.reduce_sum(tf.reshape(padded, [-1, width, 8]) * weights, -1), tf.uint8)
+
+
+def describe(code_length: int) -> dict[str, dict[str, dict[str, str]]]:
+    """Inputs and outputs of each signature in words, for people and for the metadata."""
+    outputs = {
+        "code": f"uint8 [N, {-(-code_length // 8)}]",
+        "bits": f"uint8 [N, {code_length}]",
+        "embedding": f"float32 [N, {code_length}]",
+    }
+    return {
+        "encode_images": {"inputs": {"images": "uint8 [N, H, W, 3]"}, "outputs": outputs},
+        "encode_bytes": {"inputs": {"image_bytes": "string [N]"}, "outputs": outputs},
+    }
+
+
+def _checked_images(images: tf.Tensor) -> tf.Tensor:
+    shape = tf.shape(images)
+    # Slices, unlike indices, are valid at any rank, so that this check is what fails.
+    valid = (
+        tf.equal(tf.rank(images), 4)
+        & tf.reduce_all(shape[1:3] >= 1)
+        & tf.reduce_all(tf.equal(shape[3:4], 3))
+    )
+    expected = "images: expected uint8 [N, H >= 1, W >= 1, 3], received shape"
+    return _require(images, valid, expected, [None, None, None, 3])
+
+
+def _checked_image_bytes(image_bytes: tf.Tensor) -> tf.Tensor:
+    expected = "image_bytes: expected string [N], received shape"
+    return _require(image_bytes, tf.equal(tf.rank(image_bytes), 1), expected, [None])
+
+
+def _require(tensor: tf.Tensor, valid: tf.Tensor, expected: str, shape: list) -> tf.Tensor:
+    """The tensor, of a static shape, available only where it is valid."""
+    received = tf.shape(tensor)
+    check = tf.debugging.Assert(valid, [expected, received], summarize=8)
+    with tf.control_dependencies([check]):
+        # The reshape changes nothing. Through tf.identity, or a reshape to `received` itself,
+        # Grappler infers the input's shape from what later operations need, and folds the check
+        # of that very shape to True; it cannot see through tf.maximum.
+        checked = tf.reshape(tensor, tf.maximum(received, 0))
+    checked.set_shape(shape)
+    return checked

@@ -1,0 +1,195 @@
+"""Batches as a function of seed and step, and the augmentations on images that show their origin."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tfhash.data.pipeline import FlipAndShift, TrainingBatches, random_view
+from tfhash.data.triplets import InBatchTriplets
+from tfhash.errors import UserError
+
+COUNT, SIDE = 20, 4
+LABELLED, UNLABELLED = np.arange(1, 13), np.arange(13, 20)
+CLASSES = np.arange(12) % 3
+# Image i holds i everywhere, whatever flips and shifts do to it.
+IMAGES = np.broadcast_to(
+    np.arange(COUNT, dtype=np.uint8)[:, None, None, None, None], (COUNT, 1, SIDE, SIDE, 3)
+)
+
+
+def make_batches(**options):
+    defaults = {
+        "inputs": IMAGES,
+        "labelled": LABELLED,
+        "unlabelled": UNLABELLED,
+        "triplets": InBatchTriplets(np.eye(3, dtype=np.uint8)[CLASSES], 5, 2),
+        "groups": 2,
+        "unlabelled_size": 4,
+        "noise_size": 7,
+        "augment": FlipAndShift(flip=True, shift=1),
+        "seed": 0,
+    }
+    return TrainingBatches(**{**defaults, **options})
+
+
+def assert_same(one, other):
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(other[name]))
+
+
+def test_shapes_and_types():
+    batch = make_batches()(0)
+    assert {name: (array.shape, array.dtype.name) for name, array in batch.items()} == {
+        "images": ((2, 5, SIDE, SIDE, 3), "uint8"),
+        "triplets": ((2, 10, 3), "int32"),
+        "unlabelled": ((2, 4, SIDE, SIDE, 3), "uint8"),
+        "noise": ((2, 9, 7), "float32"),
+    }
+
+
+def test_a_batch_follows_from_seed_and_step_alone():
+    """Another object, asked in another order, gives the same; another seed or step does not."""
+    first, second = make_batches(), make_batches()
+    steps = {step: first(step) for step in (0, 1, 2)}
+    for step in (2, 0, 1):
+        assert_same(second(step), steps[step])
+    for other in (steps[1], make_batches(seed=1)(0), make_batches(seed=(0, 1))(0)):
+        for name in other:
+            assert other[name].tolist() != steps[0][name].tolist(), name
+
+
+def test_the_images_are_those_that_the_triplets_speak_of():
+    """Each image still shows its number, and from that its class."""
+    batches = make_batches()
+    for step in range(5):
+        batch = batches(step)
+        numbers = batch["images"][..., 0, 0, 0].astype(int)
+        assert np.isin(numbers, LABELLED).all()
+        assert np.isin(batch["unlabelled"][..., 0, 0, 0], UNLABELLED).all()
+        for group, triplets in zip(numbers, batch["triplets"], strict=True):
+            q, p, n = (CLASSES[group[role] - LABELLED[0]] for role in triplets.T)
+            assert (q == p).all() and (q != n).all()
+
+
+def test_groups_have_their_own_images_triplets_and_noise():
+    batch = make_batches()(0)
+    for name, array in batch.items():
+        assert array[0].tolist() != array[1].tolist(), name
+
+
+def test_noise_is_standard_normal():
+    """2 · 9 · 2000 values: the mean is within 5 deviations of 1/190, the variance likewise."""
+    noise = make_batches(noise_size=2000)(0)["noise"]
+    assert abs(noise.mean()) < 5 / 190
+    assert abs(noise.var() - 1) < 5 * np.sqrt(2) / 190
+
+
+def test_the_dataset_has_the_batches_of_its_steps():
+    batches = make_batches()
+    for step, batch in enumerate(batches.dataset(0, 3)):
+        assert_same(batch, batches(step))
+
+
+def test_a_dataset_goes_on_where_another_one_stopped():
+    batches = make_batches()
+    whole = list(batches.dataset(0, 6))
+    parts = [*batches.dataset(0, 3), *batches.dataset(3, 6)]
+    assert len(whole) == len(parts) == 6
+    for one, other in zip(whole, parts, strict=True):
+        assert_same(one, other)
+
+
+def test_the_dataset_says_its_shapes_before_it_runs():
+    spec = make_batches().dataset(0, 1).element_spec
+    assert spec["images"].shape.as_list() == [2, 5, SIDE, SIDE, 3]
+    assert spec["noise"].dtype.name == "float32"
+
+
+@pytest.mark.parametrize("unlabelled", [UNLABELLED, np.zeros(0, np.int64)])
+def test_no_unlabelled_images_where_none_are_asked_for(unlabelled):
+    batches = make_batches(unlabelled=unlabelled, unlabelled_size=0, noise_size=0)
+    (batch,) = batches.dataset(0, 1)
+    assert batch["unlabelled"].shape == (2, 0, SIDE, SIDE, 3)
+    assert batch["noise"].shape == (2, 5, 0)
+    assert_same(batch, batches(0))
+
+
+def test_unlabelled_images_that_are_not_there_are_a_mistake_of_the_user():
+    with pytest.raises(UserError, match="--dataset: no unlabelled images"):
+        make_batches(unlabelled=np.zeros(0, np.int64))
+
+
+def augmented(image, augment, count=300):
+    """What becomes of an image [H, W, 3] in many draws, as a set of its first channel's rows."""
+    images = np.repeat(np.asarray(image)[None, None], count, axis=0)
+    results = augment(images, np.random.default_rng(0))
+    assert results.dtype == images.dtype
+    return {str(result[..., 0].tolist()) for result in results}
+
+
+def colour(plane):
+    """A plane [H, W] as an image whose channels are the plane, 10 and 20 more."""
+    return np.asarray(plane, np.uint8)[..., None] + np.array([0, 10, 20], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("flip", "shift", "rows"),
+    [
+        (False, 0, ["123"]),
+        (True, 0, ["123", "321"]),
+        (False, 1, ["123", "112", "233"]),
+        (True, 1, ["123", "112", "233", "321", "211", "332"]),
+        (False, 2, ["123", "112", "233", "111", "333"]),
+    ],
+)
+def test_flip_and_shift_of_a_row_by_hand(flip, shift, rows):
+    """Each result that is possible is drawn, and no other: the edge is repeated, not wrapped."""
+    expected = {str([[int(pixel) for pixel in row]]) for row in rows}
+    assert augmented(colour([[1, 2, 3]]), FlipAndShift(flip, shift)) == expected
+
+
+def test_flip_and_shift_of_a_column_by_hand():
+    """Up and down there are shifts but no flips."""
+    columns = ([1, 2, 3], [1, 1, 2], [2, 3, 3])
+    expected = {str([[pixel] for pixel in column]) for column in columns}
+    assert augmented(colour([[1], [2], [3]]), FlipAndShift(True, 1)) == expected
+
+
+def test_shifts_in_both_directions_are_independent():
+    """3 · 3 shifts of an image whose middle pixels are all different."""
+    plane = np.arange(16).reshape(4, 4)
+    assert len(augmented(colour(plane), FlipAndShift(False, 1))) == 9
+
+
+def test_flip_and_shift_keeps_channels_and_images_apart():
+    planes = np.arange(50 * 9).reshape(50, 3, 3) % 200
+    images = np.stack([colour(plane) for plane in planes])
+    results = FlipAndShift(True, 1)(images[:, None], np.random.default_rng(0))
+    assert results.shape == images.shape
+    assert len({str(r[..., 0].tolist()) for r in results - results[:, :1, :1]}) > 2
+    for image, result in zip(images, results, strict=True):
+        assert set(result[..., 0].ravel()) <= set(image[..., 0].ravel())
+        np.testing.assert_array_equal(result[..., 1] - result[..., 0], 10)
+        np.testing.assert_array_equal(result[..., 2] - result[..., 0], 20)
+
+
+def test_random_view_takes_one_of_each_items_own_views():
+    """View v of item i is (i, v)."""
+    inputs = np.stack(np.meshgrid(np.arange(100), np.arange(2), indexing="ij"), axis=-1)
+    chosen = random_view(inputs, np.random.default_rng(0))
+    assert chosen[:, 0].tolist() == list(range(100))
+    assert set(chosen[:, 1]) == {0, 1}
+
+
+def test_features_come_as_they_are():
+    """[n, views, F] float32 -> [B, m, F] float32."""
+    inputs = np.random.default_rng(0).normal(size=(COUNT, 2, 6)).astype(np.float32)
+    batches = dataclasses.replace(make_batches(), inputs=inputs, augment=random_view)
+    images = batches(0)["images"]
+    assert (images.shape, images.dtype) == ((2, 5, 6), np.float32)
+    views = inputs.reshape(-1, 6).tolist()
+    assert all(row in views for row in images.reshape(-1, 6).tolist())

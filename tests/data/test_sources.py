@@ -1,0 +1,197 @@
+"""sources: the real digits, CIFAR-10 where it is prepared, and folders with every flaw."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from tfhash.data import sources
+from tfhash.errors import UserError
+
+TFDS_DIR = Path(__file__).parents[3] / "shared" / "data" / "tfds"
+
+
+def write(path: Path, colour, form: str = "PNG") -> Path:
+    """A constant 12x10 image: its resized pixels are that colour again (JPEG: nearly)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.broadcast_to(np.uint8(colour), (12, 10, *np.shape(colour)))).save(path, form)
+    return path
+
+
+@pytest.fixture
+def two_classes(tmp_path: Path) -> Path:
+    write(tmp_path / "cat" / "b.png", (1, 2, 3))
+    write(tmp_path / "cat" / "a" / "deep.png", (4, 5, 6))
+    write(tmp_path / "dog" / "grey.png", 77)
+    return tmp_path
+
+
+def image_set(**changes) -> sources.ImageSet:
+    fields = {
+        "name": "tiny",
+        "images": np.zeros((2, 4, 4, 3), np.uint8),
+        "labels": np.eye(2, dtype=np.uint8),
+        "class_names": ("a", "b"),
+        "ids": ("x", "y"),
+    }
+    return sources.ImageSet(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ids": ("x", "x")}, "ids must be unique, 1 are duplicates"),
+        ({"labels": np.full((2, 2), 2, np.uint8)}, "labels must be 0 or 1, received 2"),
+        ({"labels": np.eye(2)}, r"expected labels as uint8 \(2, 2\), received float64 \(2, 2\)"),
+        ({"class_names": ("a",)}, r"expected labels as uint8 \(2, 1\)"),
+        ({"images": np.zeros((2, 4, 5, 3), np.uint8)}, r"expected images as uint8 \(2, 4, 4, 3\)"),
+        ({"images": np.zeros((2, 4), np.uint8)}, "expected images as uint8"),
+    ],
+)
+def test_image_set_refuses_what_does_not_fit(changes, message):
+    image_set()
+    with pytest.raises(ValueError, match=message):
+        image_set(**changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "mnist"}, "--dataset=mnist: expected one of digits, cifar10, folder"),
+        ({"name": "digits", "image_size": 0}, "--image_size=0: expected at least 1"),
+        ({"name": "digits", "unreadable": "keep"}, "--unreadable=keep: expected refuse or skip"),
+        ({"name": "folder"}, "--data_dir: missing"),
+        ({"name": "folder", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder"),
+        ({"name": "cifar10"}, r"--data_dir=: no prepared cifar10 .* tfds.load\("),
+        ({"name": "cifar10", "data_dir": "no/such"}, "--data_dir=no/such: no prepared cifar10"),
+    ],
+)
+def test_load_refuses_and_names_the_flag(arguments, message):
+    with pytest.raises(UserError, match=message):
+        sources.load(**arguments)
+
+
+def test_digits_are_the_real_ones():
+    """At their own size, 8, grey level g of 16 becomes g * 255 / 16, rounded, in all channels."""
+    digits = sources.load("digits", image_size=8)
+    expected = np.rint(load_digits().images * 255 / 16)
+    for channel in range(3):
+        np.testing.assert_array_equal(digits.images[..., channel], expected)
+    np.testing.assert_array_equal(digits.labels.argmax(axis=1), load_digits().target)
+    assert (digits.labels.sum(axis=1) == 1).all()
+    assert digits.ids[0] == "digits/0000" and digits.ids[-1] == "digits/1796"
+    assert sources.load("digits").images.shape == (1797, 16, 16, 3)
+
+
+@pytest.mark.skipif(not TFDS_DIR.is_dir(), reason="../shared/data/tfds is not here")
+def test_cifar10_stands_in_the_order_of_its_ids():
+    """Read through another path: one record, found again under its id with its label."""
+    import tensorflow_datasets as tfds
+
+    cifar10 = sources.load("cifar10", data_dir=TFDS_DIR)
+    assert cifar10.images.shape == (60_000, 32, 32, 3)
+    np.testing.assert_array_equal(cifar10.labels.sum(axis=0, dtype=int), [6000] * 10)
+    splits = [("test", 10_000), ("train", 50_000)]
+    expected = [f"cifar10/{split}_{i:05d}" for split, count in splits for i in range(count)]
+    assert list(cifar10.ids) == expected
+
+    dataset = tfds.load("cifar10", split="train[:1]", data_dir=TFDS_DIR, download=False)
+    (record,) = tfds.as_numpy(dataset)
+    row = 10_000 + int(record["id"].decode().removeprefix("train_"))
+    assert row != 10_000  # the files are in another order
+    np.testing.assert_array_equal(cifar10.images[row], record["image"])
+    assert cifar10.labels[row].argmax() == record["label"]
+
+
+def test_folder_reads_sorted_and_recursively(two_classes):
+    write(two_classes / ".hidden" / "x.png", 1)
+    (two_classes / "cat" / ".DS_Store").write_text("hidden")
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.ids == ("cat/a/deep.png", "cat/b.png", "dog/grey.png")
+    assert read.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(read.labels, [[1, 0], [1, 0], [0, 1]])
+    colours = np.array([(4, 5, 6), (1, 2, 3), (77, 77, 77)])[:, None, None]
+    np.testing.assert_array_equal(read.images, np.broadcast_to(colours, (3, 5, 5, 3)))
+    assert read.notes == ()
+    assert sources.load("folder", data_dir=two_classes).images.shape == (3, 64, 64, 3)
+
+
+def test_folder_tells_formats_by_content(two_classes):
+    """A JPEG named .png is read: a constant colour survives JPEG within rounding."""
+    write(two_classes / "dog" / "really_jpeg.png", (200, 100, 50), "JPEG")
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    np.testing.assert_allclose(read.images[3].astype(int), np.full((5, 5, 3), (200, 100, 50)), 0, 2)
+
+
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+def test_folder_gives_unlabelled_images_no_label(two_classes, name):
+    write(two_classes / name / "a.png", 3)
+    write(two_classes / name / "b.png", 4)
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.class_names == ("cat", "dog")
+    np.testing.assert_array_equal(read.labels[3:], np.zeros((2, 2)))
+    assert read.notes == ("2 images without a label",)
+
+
+def test_folder_reports_duplicates_empty_classes_and_stray_files(two_classes):
+    write(two_classes / "dog" / "copy_of_b.png", (1, 2, 3))
+    (two_classes / "emu").mkdir()
+    (two_classes / "README").write_text("stray")
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert len(read.ids) == 4 and read.class_names == ("cat", "dog")
+    assert read.notes == (
+        "1 images repeat the bytes of another image",
+        "1 class folders without images: emu",
+        "1 files outside the class folders ignored",
+    )
+
+
+def damage(root: Path) -> None:
+    """Three unreadable files; the first in sorted order is the truncated one."""
+    jpeg = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Image.fromarray(noise).save(jpeg, "JPEG")
+    (root / "cat" / "b_half.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
+    (root / "cat" / "text.jpg").write_text("this is no image, whatever its name says")
+    write(root / "dog" / "animation.gif", 9, "GIF")
+
+
+def test_folder_refuses_unreadable_files(two_classes):
+    damage(two_classes)
+    message = r"3 of 6 files are unreadable, the first is cat/b_half.jpg \([^\n]*JPEG[^\n]*\)"
+    with pytest.raises(UserError, match=message) as refused:
+        sources.load("folder", data_dir=two_classes, image_size=5)
+    assert "\n" not in str(refused.value) and "{{" not in str(refused.value)
+
+
+def test_folder_skips_names_and_counts_unreadable_files(two_classes, caplog):
+    intact = sources.load("folder", data_dir=two_classes, image_size=5)
+    damage(two_classes)
+    read = sources.load("folder", data_dir=two_classes, image_size=5, unreadable="skip")
+    assert read.ids == intact.ids
+    np.testing.assert_array_equal(read.images, intact.images)
+    np.testing.assert_array_equal(read.labels, intact.labels)
+    assert read.notes == ("3 unreadable files skipped",)
+    text = "text.jpg: [image_bytes: not a JPEG or PNG image]"
+    logged = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
+    assert len(logged) == 3 and any(message.endswith(text) for message in logged)
+
+
+@pytest.mark.parametrize("flaw", ["no second folder", "second folder empty", "second unreadable"])
+def test_folder_refuses_one_class(tmp_path, flaw):
+    write(tmp_path / "cat" / "a.png", 1)
+    write(tmp_path / "unlabelled" / "a.png", 2)
+    if flaw != "no second folder":
+        (tmp_path / "dog").mkdir()
+    if flaw == "second unreadable":
+        (tmp_path / "dog" / "text.png").write_text("this is no image, whatever its name says")
+    with pytest.raises(UserError, match="folder with one class; expected at least two"):
+        sources.load("folder", data_dir=tmp_path, unreadable="skip")
+
+
+def test_folder_refuses_no_class(tmp_path):
+    with pytest.raises(UserError, match="folder with no class"):
+        sources.load("folder", data_dir=tmp_path)

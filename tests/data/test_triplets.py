@@ -1,0 +1,201 @@
+"""Triplets from labels, checked by looking at the labels, and from a user's CSV."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfhash.data.triplets import (
+    InBatchTriplets,
+    ListedTriplets,
+    SampledTriplets,
+    read_csv,
+    relevance,
+)
+from tfhash.errors import UserError
+
+ONE_LABEL = np.eye(3, dtype=np.uint8)[np.arange(12) % 3]
+SEVERAL_LABELS = np.array(
+    [[1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 0], [1, 0, 1], [1, 0, 0]], np.uint8
+)
+# Image 0 shares a label with every other one, image 5 with none: neither can be a query.
+PARTNERLESS = np.array(
+    [[1, 1, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 1]], np.uint8
+)[[1, 2, 3, 0, 4]]
+WITH_A_STRANGER = np.array([[1, 0], [1, 0], [1, 0], [1, 0], [0, 1]], np.uint8)
+LABELS = {
+    "one label": ONE_LABEL,
+    "several labels": SEVERAL_LABELS,
+    "no negative": PARTNERLESS,
+    "no positive": WITH_A_STRANGER,
+}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def share(labels, i, j):
+    return bool((labels[i] & labels[j]).any())
+
+
+def assert_right(labels, members, triplets):
+    """By brute force over labels, and on positions: an image that stands twice is two of them."""
+    for q, p, n in triplets:
+        assert q != p and q != n
+        assert share(labels, members[q], members[p])
+        assert not share(labels, members[q], members[n])
+
+
+def test_relevance_by_hand():
+    """0-1 share the second label, 1-2 too, 0-2 none; no image is its own positive."""
+    labels = np.array([[1, 1, 0], [0, 1, 1], [0, 0, 1]], np.uint8)
+    assert relevance(labels).tolist() == [
+        [False, True, False], [True, False, True], [False, True, False]
+    ]  # fmt: skip
+
+
+def test_relevance_of_many_shared_labels():
+    """300 shared labels are more than a uint8 counts, and 256 of them would be 0 in it."""
+    assert relevance(np.ones((2, 256), np.uint8)).tolist() == [[False, True], [True, False]]
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+@pytest.mark.parametrize("group_size", [3, 4, 7])
+def test_in_batch_triplets_are_right(labels, group_size):
+    """Groups smaller and larger than the labelled images, where each place is a position."""
+    sampler = InBatchTriplets(labels, group_size, triplets_per_query=2)
+    assert sampler.group_size == group_size
+    for seed in range(30):
+        members, triplets = sampler.sample(rng(seed))
+        assert (members.shape, members.dtype) == ((group_size,), np.int64)
+        assert (triplets.shape, triplets.dtype) == ((2 * group_size, 3), np.int32)
+        assert_right(labels, members, triplets)
+        copies = group_size - len(set(members.tolist()))
+        assert (copies > 0) == (group_size > len(labels))
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_sampled_triplets_bring_their_own_images(labels):
+    sampler = SampledTriplets(labels, triplets=5)
+    assert sampler.group_size == 15
+    for seed in range(30):
+        members, triplets = sampler.sample(rng(seed))
+        assert (members.shape, members.dtype) == ((15,), np.int64)
+        assert triplets.dtype == np.int32
+        assert triplets.tolist() == np.arange(15).reshape(5, 3).tolist()
+        assert_right(labels, members, triplets)
+        assert all(members[q] != members[p] for q, p, _ in triplets)
+
+
+def test_the_first_triplets_of_a_complete_group_have_different_queries():
+    """A group of all images: each has a positive and a negative, so each is a query once."""
+    sampler = InBatchTriplets(ONE_LABEL, len(ONE_LABEL), triplets_per_query=2)
+    _, triplets = sampler.sample(rng())
+    assert sorted(triplets[:12, 0]) == sorted(triplets[12:, 0]) == list(range(12))
+
+
+def test_every_possible_triplet_is_drawn():
+    """Of 2 + 2 images each is the query of 1 positive and 2 negatives: 8 triplets."""
+    labels = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.uint8)
+    expected = {(q, q ^ 1, n) for q in range(4) for n in range(4) if n // 2 != q // 2}
+    for sampler in (InBatchTriplets(labels, 4), SampledTriplets(labels, 40)):
+        drawn = set()
+        for seed in range(10):
+            members, triplets = sampler.sample(rng(seed))
+            drawn |= {tuple(row) for row in members[triplets].tolist()}
+        assert drawn == expected
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        InBatchTriplets(ONE_LABEL, 6),
+        SampledTriplets(ONE_LABEL, 4),
+        ListedTriplets(np.arange(30).reshape(10, 3), 4),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_a_sample_follows_from_the_generator_alone(sampler):
+    (members, triplets), (again, same), (others, _) = (
+        sampler.sample(rng(seed)) for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(members, again)
+    np.testing.assert_array_equal(triplets, same)
+    assert members.tolist() != others.tolist()
+
+
+def test_listed_triplets_are_rows_of_the_list():
+    listed = np.array([[5, 6, 7], [0, 9, 3]])
+    sampler = ListedTriplets(listed, 20)
+    assert sampler.group_size == 60
+    members, triplets = sampler.sample(rng())
+    assert {tuple(row) for row in members[triplets].tolist()} == {(5, 6, 7), (0, 9, 3)}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.ones((4, 1), np.uint8), np.eye(4, dtype=np.uint8), np.zeros((4, 2), np.uint8)],
+    ids=["one class", "one image a class", "no labels"],
+)
+@pytest.mark.parametrize("make", [lambda x: InBatchTriplets(x, 4), lambda x: SampledTriplets(x, 2)])
+def test_no_possible_triplet_is_a_mistake_of_the_user(labels, make):
+    with pytest.raises(UserError, match="--labelled_per_class: no triplet can be made of the 4"):
+        make(labels)
+
+
+def test_a_group_has_at_least_three_places():
+    with pytest.raises(UserError, match="--batch_size: 2 images a group; at least 3 allowed"):
+        InBatchTriplets(ONE_LABEL, 2)
+
+
+IDS = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/2, wet.png"]
+
+
+def write(tmp_path, content):
+    path = tmp_path / "triplets.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@pytest.mark.parametrize("header", ["", "query,positive,negative\n", "query, positive, negative\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
+def test_read_csv_gives_positions(tmp_path, header, mark):
+    """Spaces around an id, an empty line and an id in quotes; Excel begins with the mark."""
+    rows = 'cat/1.png, cat/2.png ,dog/1.png\n\ndog/1.png,"dog/2, wet.png",cat/1.png\n'
+    triplets = read_csv(write(tmp_path, mark + header + rows), IDS)
+    assert triplets.dtype == np.int64
+    assert triplets.tolist() == [[0, 1, 2], [2, 3, 0]]
+
+
+GOOD = "cat/1.png,cat/2.png,dog/1.png\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (GOOD + "cat/1.png,cat/2.png,bird.png\n", ("line 2", "no image 'bird.png'", "--data_dir")),
+        ("query,positive,negative\n" + GOOD + "cat/1.png,dog/1.png\n", ("line 3", "three")),
+        ("cat/1.png,cat/2.png,dog/1.png,dog/1.png\n", ("line 1", "three different")),
+        (GOOD + "cat/1.png,cat/1.png,dog/1.png\n", ("line 2", "three different")),
+        (GOOD + "query,positive,negative\n", ("line 2", "no image 'query'")),
+        ("", ("no triplets in it",)),
+        ("query,positive,negative\n\n", ("no triplets in it",)),
+        (b"\xff\xd8\xff\xe0", ("utf-8",)),
+        ('"' + "x" * 200_000, ("field larger",)),
+    ],
+    ids=["unknown", "two", "four", "twice", "late header", "empty", "header", "jpeg", "quote"],
+)
+def test_read_csv_refuses_in_one_line(tmp_path, content, words):
+    path = write(tmp_path, content)
+    with pytest.raises(UserError) as error:
+        read_csv(path, IDS)
+    message = str(error.value)
+    assert message.startswith(f"--triplets_csv: {path}")
+    assert all(word in message for word in words)
+    assert "\n" not in message
+
+
+def test_read_csv_names_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="--triplets_csv: .*none.csv.*No such file"):
+        read_csv(tmp_path / "none.csv", IDS)

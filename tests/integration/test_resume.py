@@ -1,0 +1,112 @@
+"""Kill -9 at any moment, the same command again: the weights of an uninterrupted run, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy as np
+import pytest
+
+FLAGS = """
+--code_length=12
+--steps=60
+--checkpoint_every=6
+--batch_size=16
+--unlabelled_batch_size=8
+--ssgah.gan_steps=36
+--ssgah.gan_size=16
+--ssgah.gan_width=8
+--ssgah.condition_size=8
+--ssgah.noise_size=8
+--ssgah.hidden_units=16
+--ssgah.dropout=0.5
+--ssgah.hash_optimizer=adamw
+--ssgah.hash_learning_rate=0.001
+--ssgah.hash_schedule=cosine
+""".split()
+
+
+def start(directory, *flags):
+    command = [sys.executable, "-m", "tfhash.train", *FLAGS, f"--model_dir={directory}", *flags]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return output
+
+
+def kill_once_there(process, path, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not path.is_file():
+        assert process.poll() is None, process.stderr.read()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def arrays(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]})
+            if isinstance(item, h5py.Dataset)
+            else None
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    finish(start(directory))
+    return directory
+
+
+def test_killed_in_both_stages_it_ends_with_the_same_weights(uninterrupted, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    kill_once_there(start(tmp_path), checkpoints / "gan-00000018.weights.h5")
+    kill_once_there(start(tmp_path), checkpoints / "hash-00000024.weights.h5")
+    output = finish(start(tmp_path))
+    assert "stage hash: step 0 of" not in output and "stage gan" not in output
+    for name in ("gan-00000036.weights.h5", "hash-00000060.weights.h5", "encoder.weights.h5"):
+        expected, found = (arrays(d / "checkpoints" / name) for d in (uninterrupted, tmp_path))
+        assert expected.keys() == found.keys() and len(expected) > 4
+        for key, array in expected.items():
+            np.testing.assert_array_equal(array, found[key], err_msg=f"{name} {key}")
+    before, after = (json.loads((d / "metrics.json").read_text()) for d in (uninterrupted, tmp_path))
+    different = {key for key in before if before[key] != after[key]}
+    assert different <= {"command", "train_seconds", "stage1_seconds", "stage2_seconds"}
+
+
+def test_a_finished_run_is_not_trained_again(uninterrupted):
+    output = finish(start(uninterrupted))
+    assert "stage" not in output
+    assert "mAP" in output
+
+
+def test_a_folder_of_other_flags_is_refused(uninterrupted):
+    process = start(uninterrupted, "--code_length=16")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    last = errors.strip().splitlines()[-1]
+    assert last.startswith("tfhash.train: error: --code_length: 16") and "12" in last
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    process = start(tmp_path, "--ssgah.variant=baseline", "--ssgah.hash_optimizer=sgd",
+                    "--ssgah.hash_learning_rate=1e38")  # fmt: skip
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    last = errors.strip().splitlines()[-1]
+    assert "nan" in last.lower() or "inf" in last.lower()
+    assert "Traceback" not in errors
+    (kept,) = (tmp_path / "checkpoints").glob("hash-*.weights.h5")
+    assert all(np.isfinite(a).all() for a in arrays(kept).values())

@@ -1,0 +1,71 @@
+"""The same losses on one device and on two, for the same global batch."""
+
+import subprocess
+import sys
+
+# One MirroredStrategy a process, and logical devices are to be set before TensorFlow starts.
+SCRIPT = """
+import os, sys
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import json
+from pathlib import Path
+import keras
+from tfhash import experiment
+from tfhash.deep import DeepSettings
+from tfhash.hasher import Run
+from tfhash.methods.ssgah import SSGAHConfig
+
+strategy, variant, directory = sys.argv[1:]
+if strategy == "mirrored":
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    from tfhash import deep
+    deep.make_strategy = lambda name: two
+history = []
+class Record(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        history.append({k: float(v) for k, v in logs.items()})
+from tfhash import deep
+fit = deep.Stage.fit
+def recorded(self, *args, callbacks, **options):
+    return fit(self, *args, callbacks=[Record(), *callbacks], **options)
+deep.Stage.fit = recorded
+experiment.run(
+    experiment.Experiment(code_length=12),
+    SSGAHConfig(variant=variant, gan_steps=3, gan_size=16, gan_width=8, condition_size=8,
+                noise_size=8, hash_learning_rate=0.05),
+    DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
+                 strategy=strategy, backbone="small_cnn"),
+    Run(Path(directory)),
+)
+print("HISTORY" + json.dumps(history))
+"""
+
+
+def losses(tmp_path, strategy, variant="ssgah"):
+    import json
+
+    directory = tmp_path / strategy
+    process = subprocess.run(
+        [sys.executable, "-c", SCRIPT, strategy, variant, str(directory)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    (line,) = (row for row in process.stdout.splitlines() if row.startswith("HISTORY"))
+    return json.loads(line.removeprefix("HISTORY"))
+
+
+def test_two_replicas_get_the_losses_of_one_device(tmp_path):
+    """Stage 1 and stage 2 of SSGAH, step by step, batch normalisation and Adam included."""
+    one, two = losses(tmp_path, "one_device"), losses(tmp_path, "mirrored")
+    assert len(one) == len(two) == 6
+    for step, (single, mirrored) in enumerate(zip(one, two, strict=True)):
+        assert single.keys() == mirrored.keys()
+        for term, value in single.items():
+            # bit_balance is of the bits of one replica's images, not a mean over images.
+            if term != "bit_balance":
+                assert abs(value - mirrored[term]) <= 1e-3 * max(abs(value), 0.1), (step, term)

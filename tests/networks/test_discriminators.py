@@ -1,0 +1,97 @@
+"""Discriminators of triplets, joint and siamese, on images and on features."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhash.errors import UserError
+from tfhash.networks import discriminators
+
+WIDTH, FEATURES, TRIPLETS = 4, 9, 6
+
+
+def build(kind, item, batch_norm=False):
+    trunk = (
+        discriminators.feature_trunk(WIDTH, 0)
+        if item == "features"
+        else discriminators.image_trunk(item, WIDTH, 0, batch_norm)
+    )
+    if kind == "joint":
+        return discriminators.JointDiscriminator(trunk, 1)
+    return discriminators.SiameseDiscriminator(trunk, 8, WIDTH, 1)
+
+
+def make_items(item):
+    shape = (FEATURES,) if item == "features" else (item, item, 3)
+    return tf.unstack(tf.random.stateless_normal((3, TRIPLETS, *shape), (0, 0)))
+
+
+every_discriminator = pytest.mark.parametrize(
+    ("kind", "item"),
+    [(kind, item) for kind in ("joint", "siamese") for item in (16, 32, 64, "features")],
+)
+
+
+@every_discriminator
+def test_one_float32_logit_a_triplet(kind, item):
+    logits = build(kind, item)(tuple(make_items(item)))
+    assert (logits.shape, logits.dtype) == ((TRIPLETS,), tf.float32)
+    assert len(np.unique(logits)) == TRIPLETS
+
+
+@every_discriminator
+def test_the_order_of_positive_and_negative_changes_the_logit(kind, item):
+    network = build(kind, item)
+    query, positive, negative = make_items(item)
+    ordered = network((query, positive, negative)).numpy()
+    swapped = network((query, negative, positive)).numpy()
+    assert (np.abs(ordered - swapped) > 1e-3 * np.abs(ordered).max()).all()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("kind", "item"), [("joint", 16), ("siamese", 16), ("siamese", "features")])
+def test_call_is_embed_and_compare(kind, item, batch_norm, training):
+    network = build(kind, item, batch_norm)
+    items = make_items(item)
+    expected = network(tuple(items), training=training)
+    embedded = [network.embed(x, training=training) for x in items]
+    np.testing.assert_array_equal(network.compare(*embedded, training=training), expected)
+
+
+def test_embed_is_the_costly_half_of_a_siamese_discriminator():
+    """An item becomes 8 numbers; the joint one has to see the three items together."""
+    x = make_items(16)[0]
+    assert build("siamese", 16).embed(x).shape == (TRIPLETS, 8)
+    assert build("joint", 16).embed(x) is x
+
+
+@pytest.mark.parametrize("kind", ["joint", "siamese"])
+def test_batch_normalisation_is_an_option(kind):
+    """With it, in training, a triplet's logit depends on the others of its batch."""
+    items = make_items(16)
+    for batch_norm in (False, True):
+        network = build(kind, 16, batch_norm)
+        whole = network(tuple(items), training=True).numpy()
+        half = network(tuple(x[:3] for x in items), training=True).numpy()
+        assert np.allclose(whole[:3], half, rtol=1e-4, atol=1e-6) != batch_norm
+        moving = [v for v in network.non_trainable_variables if "moving" in v.path]
+        assert bool(moving) == batch_norm
+
+
+@pytest.mark.parametrize(("kind", "item"), [("joint", 16), ("siamese", "features")])
+def test_gradients_flow_to_the_three_items_and_to_all_weights(kind, item):
+    network, items = build(kind, item), make_items(item)
+    with tf.GradientTape() as tape:
+        tape.watch(items)
+        score = tf.reduce_sum(network(tuple(items), training=True))
+    gradients = tape.gradient(score, [items, [v.value for v in network.trainable_variables]])
+    for gradient in (*gradients[0], *gradients[1]):
+        assert gradient is not None and np.abs(gradient).max() > 0
+
+
+def test_another_size_is_a_mistake_of_the_user():
+    with pytest.raises(UserError, match="--ssgah.gan_size: 20"):
+        discriminators.image_trunk(20, WIDTH, 0, True)

@@ -1,0 +1,254 @@
+"""The figures, read back from their PNG files."""
+
+from __future__ import annotations
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from tfhash import figures
+
+BLUE, MAGENTA, CYAN = (0, 0, 255), (255, 0, 255), (0, 255, 255)
+PIXELS_PER_INCH = 200
+
+
+def read(path):
+    """The PNG as uint8 [H, W, 3]."""
+    return np.rint(matplotlib.image.imread(path)[..., :3] * 255).astype(np.uint8)
+
+
+def is_colour(picture, colour):
+    """Where the picture has exactly this colour, a name or RGB in [0, 255]; bool [H, W]."""
+    if isinstance(colour, str):
+        colour = np.rint(np.multiply(to_rgb(colour), 255))
+    return (picture == np.asarray(colour, np.uint8)).all(axis=-1)
+
+
+def box(picture, colour):
+    """top, bottom, left, right of a colour, the ends included."""
+    rows, columns = np.nonzero(is_colour(picture, colour))
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def plain(colour, *shape):
+    return np.broadcast_to(np.asarray(colour, np.uint8), (*shape, 3))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The Figure objects that were drawn, instead of files."""
+    kept = []
+    monkeypatch.setattr(figures, "_save", lambda figure, path, **options: kept.append(figure))
+    return kept
+
+
+def run_metrics(precision, mean_average_precision=0.5, **more):
+    curve = {"recall": [0.0, 0.5, 1.0], "precision": [precision] * 3}
+    return {"map": mean_average_precision, "pr_curve": curve, **more}
+
+
+def test_precision_recall_draws_each_label_at_its_precision(tmp_path):
+    path = tmp_path / "new" / "folder" / "pr.png"
+    figures.precision_recall({"low": run_metrics(0.2), "high": run_metrics(0.8)}, path)
+    picture = read(path)
+    # 3.4 inches wide; 0.75 of that high, plus 0.16 inches for one line of legend.
+    assert picture.shape == (round((0.75 * 3.4 + 0.16) * 200), round(3.4 * 200), 3)
+    plot = picture[: picture.shape[0] * 7 // 10]  # without the legend
+    low, high = (np.nonzero(is_colour(plot, colour))[0] for colour in figures.COLOURS[:2])
+    assert high.max() < low.min()
+
+
+def test_precision_recall_has_map_in_the_legend_and_a_hole_for_none(drawn):
+    undefined = run_metrics(0.8, 0.8374)
+    undefined["pr_curve"]["precision"][0] = None
+    figures.precision_recall({"ssgah": undefined, "lsh": run_metrics(0.2, 0.1)}, "unused.png")
+    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    assert texts == ["ssgah (mAP 0.837)", "lsh (mAP 0.100)"]
+    np.testing.assert_array_equal(drawn[0].axes[0].lines[0].get_ydata(), [np.nan, 0.8, 0.8])
+
+
+def test_lines_never_share_colour_and_style(drawn):
+    figures.precision_recall({str(index): run_metrics(0.5) for index in range(14)}, "unused.png")
+    styles = {(line.get_color(), line.get_linestyle()) for line in drawn[0].axes[0].lines}
+    assert len(styles) == 14
+
+
+def test_precision_at_takes_its_keys_in_numerical_order(drawn):
+    metrics = {"precision_at1000": 0.3, "precision_at200": 0.6, "precision_radius2": 0.9}
+    figures.precision_at({"ssgah": metrics}, "unused.png")
+    axes = drawn[0].axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[200, 0.6], [1000, 0.3]])
+    assert axes.get_xscale() == "linear"
+
+
+def test_precision_at_spreads_orders_of_magnitude(drawn):
+    figures.precision_at({"ssgah": {"precision_at1": 0.9, "precision_at100": 0.5}}, "unused.png")
+    assert drawn[0].axes[0].get_xscale() == "log"
+
+
+def test_precision_at_writes_a_png_of_column_width(tmp_path):
+    figures.precision_at({"ssgah": {"precision_at10": 0.9}}, tmp_path / "precision.png")
+    assert read(tmp_path / "precision.png").shape[1] == round(3.4 * 200)
+
+
+@pytest.mark.parametrize(
+    ("draw", "metrics", "message"),
+    [
+        (figures.precision_recall, {}, "metrics is empty"),
+        (figures.precision_recall, {"a": {"map": 0.5}}, r"metrics\['a'\] has no key 'pr_curve'"),
+        (figures.precision_recall, {"a": {"pr_curve": {}}}, r"metrics\['a'\] has no key 'map'"),
+        (figures.precision_at, {}, "metrics is empty"),
+        (figures.precision_at, {"a": {"map": 0.5}}, r"metrics\['a'\] has no 'precision_at\{N\}'"),
+    ],
+)
+def test_metrics_which_lack_something_are_named(draw, metrics, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        draw(metrics, tmp_path / "picture.png")
+
+
+def test_top_results_frames_hits_solid_green_and_misses_dashed_vermillion(tmp_path):
+    query = plain(BLUE, 1, 4, 4)
+    results = np.stack([plain(MAGENTA, 4, 4), plain(CYAN, 4, 4)])[np.newaxis]
+    figures.top_results(query, results, np.array([[True, False]]), tmp_path / "top.png")
+    picture = read(tmp_path / "top.png")
+    query_box, hit_box, miss_box = (box(picture, colour) for colour in (BLUE, MAGENTA, CYAN))
+    assert query_box[3] < hit_box[2] and hit_box[3] < miss_box[2]  # query, first, second result
+    width = query_box[3] - query_box[2] + 1
+    assert abs(width - figures.LARGEST_IMAGE_WIDTH * PIXELS_PER_INCH) <= 2
+
+    # A frame is 2 points wide, 5.6 pixels, half of them over the image. Two pixels outside of what
+    # is left of the image all is frame; a dashed one lets the image through to its very edge.
+    top, bottom, left, _ = hit_box
+    assert is_colour(picture[top:bottom, left - 2], figures.HIT_COLOUR).all()
+    top, bottom, left, _ = miss_box
+    dashes = is_colour(picture[top:bottom, left + 1], figures.MISS_COLOUR).mean()
+    assert 0.4 < dashes < 0.9  # dash 2, gap 1
+    assert not is_colour(picture[:, : query_box[3] + 5], figures.MISS_COLOUR).any()
+
+
+def test_top_results_writes_precision_names_and_ranks(drawn):
+    hits = np.array([[True, True, False, True], [False, False, False, True]])
+    figures.top_results(
+        plain(BLUE, 2, 3, 5),
+        plain(CYAN, 2, 4, 3, 5),
+        hits,
+        "unused.png",
+        query_names=["cat", "dog"],
+    )
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.75", "0.25"]  # 3 of 4, 1 of 4
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog"]
+    ranks = [text.get_text() for text in axes.get_xticklabels()]
+    assert ranks == ["query", "1", "2", "3", "4", "precision"]
+
+
+def test_small_images_are_upscaled_without_blending(tmp_path):
+    halves = np.stack([plain(BLUE, 2), plain(MAGENTA, 2)], axis=1)[np.newaxis]  # [1, 2, 2, 3]
+    results = plain(CYAN, 1, 1, 2, 2)
+    figures.top_results(halves, results, np.array([[True]]), tmp_path / "top.png")
+    picture = read(tmp_path / "top.png")
+    top, bottom, left, middle = box(picture, BLUE)
+    right = box(picture, MAGENTA)[3]
+    query = picture[top : bottom + 1, left : right + 1]
+    assert (is_colour(query, BLUE) | is_colour(query, MAGENTA)).all()
+    assert abs((middle - left + 1) - (right - middle)) <= 1
+
+
+def test_synthetic_triplets_stand_below_their_images(tmp_path):
+    path = tmp_path / "triplets.png"
+    figures.synthetic_triplets(
+        plain(BLUE, 2, 4, 4), plain(MAGENTA, 2, 4, 4), plain(CYAN, 2, 4, 4), path
+    )
+    picture = read(path)
+    x, positive, negative = (box(picture, colour) for colour in (BLUE, MAGENTA, CYAN))
+    assert x[1] < positive[0] and positive[1] < negative[0]
+    assert x[2:] == positive[2:] == negative[2:]
+
+
+def test_synthetic_triplets_are_labelled(drawn):
+    images = plain(BLUE, 2, 4, 4)
+    figures.synthetic_triplets(images, images, images, "unused.png", class_names=["cat", "dog"])
+    axes = drawn[0].axes[0]
+    rows = [text.get_text() for text in axes.get_yticklabels()]
+    assert rows == ["$x$", "$G_p(x)$", "$G_n(x)$"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["cat", "dog"]
+
+
+def test_image_grid_puts_two_white_pixels_between_images():
+    rows = np.array([[1, 2], [3, 4]], np.uint8)  # grey levels of images of one pixel
+    images = np.broadcast_to(rows[:, :, np.newaxis, np.newaxis, np.newaxis], (2, 2, 1, 1, 3))
+    expected = np.full((4, 4), 255)
+    expected[0, 0], expected[0, 3], expected[3, 0], expected[3, 3] = 1, 2, 3, 4
+    grid = figures.image_grid(images)
+    assert grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid, np.stack([expected] * 3, axis=-1))
+
+
+IMAGES = np.zeros((2, 4, 4, 3), np.uint8)
+RESULTS = np.zeros((2, 3, 4, 4, 3), np.uint8)
+HITS = np.zeros((2, 3), bool)
+
+
+@pytest.mark.parametrize(
+    ("draw", "arguments", "options", "message"),
+    [
+        (figures.image_grid, ([],), {}, "rows is empty"),
+        (figures.image_grid, ([IMAGES, IMAGES[:1]],), {}, r"rows\[1\] is uint8 \[1, 4, 4, 3\]"),
+        (
+            figures.top_results,
+            (IMAGES / 255, RESULTS, HITS, "unused.png"),
+            {},
+            r"query_images is float64 \[2, 4, 4, 3\]; allowed: uint8 \[2, 4, 4, 3\]",
+        ),
+        (
+            figures.top_results,
+            (IMAGES, RESULTS[:, :0], HITS, "unused.png"),
+            {},
+            r"result_images is uint8 \[2, 0, 4, 4, 3\]; allowed: uint8 \[q, r, H, W, 3\]",
+        ),
+        (
+            figures.top_results,
+            (IMAGES, RESULTS, HITS.T, "unused.png"),
+            {},
+            r"hits is bool \[3, 2\]; allowed: bool \[2, 3\]",
+        ),
+        (
+            figures.top_results,
+            (IMAGES, RESULTS, HITS, "unused.png"),
+            {"query_names": ["cat"]},
+            "query_names has 1 entries; allowed: 2",
+        ),
+        (
+            figures.synthetic_triplets,
+            (IMAGES, IMAGES, IMAGES[..., :1], "unused.png"),
+            {},
+            r"negative is uint8 \[2, 4, 4, 1\]; allowed: uint8 \[2, 4, 4, 3\]",
+        ),
+        (
+            figures.synthetic_triplets,
+            (IMAGES, IMAGES, IMAGES, "unused.png"),
+            {"class_names": ["cat"] * 3},
+            "class_names has 3 entries; allowed: 2",
+        ),
+    ],
+)
+def test_images_that_do_not_fit_are_named(draw, arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        draw(*arguments, **options)
+
+
+def test_a_failure_leaves_the_old_picture_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "pr.png"
+    path.write_bytes(b"old picture")
+
+    def fail_halfway(figure, file, **options):
+        file.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", fail_halfway)
+    with pytest.raises(OSError, match="no space left"):
+        figures.precision_recall({"ssgah": run_metrics(0.5)}, path)
+    assert path.read_bytes() == b"old picture"
+    assert list(tmp_path.iterdir()) == [path]

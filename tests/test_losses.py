@@ -1,0 +1,175 @@
+"""The loss terms against values derived by hand; codes are small integers or one-bit numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhash import codes, losses
+
+QUERY, POSITIVE, NEGATIVE = [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]
+
+# Two groups of three items, one number an item, so that a distance is a squared difference.
+ITEMS = [[[0.0], [1.0], [2.0]], [[4.0], [2.0], [1.0]]]
+TRIPLETS = [[[0, 1, 2], [1, 0, 2]], [[2, 1, 0], [0, 2, 1]]]
+LOGIT = math.log(3)  # of the probability 3/4
+
+
+def values(tensor):
+    return np.asarray(tensor).tolist()
+
+
+def test_squared_distance_sums_over_the_last_axis():
+    """(0 - 3)² + (1 - 1)² = 9 and (2 - 0)² + (5 - 4)² = 5."""
+    a, b = tf.constant([[0.0, 1.0], [2.0, 5.0]]), tf.constant([[3.0, 1.0], [0.0, 4.0]])
+    assert values(losses.squared_distance(a, b)) == [9, 5]
+
+
+def test_squared_distance_is_the_hamming_distance_of_binary_codes():
+    bits = np.random.default_rng(0).integers(0, 2, (6, 13), dtype=np.uint8)
+    relaxed = bits.astype(np.float32)
+    expected = codes.hamming_distance(codes.pack(bits), codes.pack(bits))
+    distance = losses.squared_distance(relaxed[:, None], relaxed[None])
+    np.testing.assert_array_equal(distance, expected)
+
+
+@pytest.mark.parametrize(("margin", "hinge"), [(3.0, 2.0), (1.0, 0.0), (0.5, 0.0)])
+def test_triplet_hinge_by_hand(margin, hinge):
+    """||q - n||² = 2 and ||q - p||² = 1, so the hinge is max(0, margin - 1)."""
+    result = losses.triplet_hinge(margin, *(tf.constant([x]) for x in (QUERY, POSITIVE, NEGATIVE)))
+    assert values(result) == [hinge]
+
+
+def test_triplet_hinge_and_its_swap_add_up_to_twice_the_margin():
+    """The gap changes its sign with the order of p and n, while both hinges are active."""
+    q, p, n = tf.unstack(tf.random.stateless_uniform((3, 4, 5), (0, 0)))
+    both = losses.triplet_hinge(6.0, q, p, n) + losses.triplet_hinge(6.0, q, n, p)
+    np.testing.assert_allclose(both, [12.0] * 4, rtol=1e-5)
+
+
+def hinge_gradients(margin):
+    items = [tf.constant([x]) for x in (QUERY, POSITIVE, NEGATIVE)]
+    with tf.GradientTape() as tape:
+        tape.watch(items)
+        hinge = losses.triplet_hinge(margin, *items)
+    return [values(gradient[0]) for gradient in tape.gradient(hinge, items)]
+
+
+def test_active_hinge_pulls_the_positive_and_pushes_the_negative():
+    """d/dq = 2 (n - p), d/dp = 2 (p - q), d/dn = 2 (q - n)."""
+    assert hinge_gradients(3.0) == [[0, 2], [2, 0], [-2, -2]]
+
+
+def test_inactive_hinge_has_no_gradient():
+    assert hinge_gradients(0.5) == [[0, 0]] * 3
+
+
+def test_gather_triplets_stays_within_each_group():
+    gathered = [losses.gather_triplets(tf.constant(ITEMS), TRIPLETS_TENSOR, r) for r in range(3)]
+    assert [values(role[..., 0]) for role in gathered] == [
+        [[0, 1], [1, 4]],
+        [[1, 0], [2, 1]],
+        [[2, 2], [4, 2]],
+    ]
+
+
+TRIPLETS_TENSOR = tf.constant(TRIPLETS, tf.int32)
+
+
+def test_supervised_ranking_by_hand():
+    """max(0, 5 - ((q - n)² - (q - p)²)) of q p n = 0 1 2, 1 0 2; 1 2 4, 4 1 2.
+
+    The gaps are 4 - 1, 1 - 1; 9 - 1, 4 - 9.
+    """
+    hinges = losses.supervised_ranking(tf.constant(ITEMS), TRIPLETS_TENSOR, 5.0)
+    assert values(hinges) == [[2, 5], [0, 10]]
+
+
+def test_semi_supervised_ranking_takes_the_synthetic_items_of_the_query():
+    """q p n = 0 1 2, G_p(q) = 3, G_n(q) = 1, margin 2; the other items' synthetic ones are far.
+
+    (q, p_syn, n): 2 - (4 - 9) = 7; (q, p, n_syn): 2 - (1 - 1) = 2.
+    """
+    with_p, with_n = losses.semi_supervised_ranking(
+        tf.constant(ITEMS[:1]),
+        tf.constant([[[3.0], [50.0], [60.0]]]),
+        tf.constant([[[1.0], [70.0], [80.0]]]),
+        tf.constant([[[0, 1, 2]]]),
+        2.0,
+    )
+    assert (values(with_p), values(with_n)) == ([[7]], [[2]])
+
+
+@pytest.mark.parametrize(("margin", "hinge", "gradient"), [(10.0, 2.0, -6.0), (1.0, 0.0, 0.0)])
+def test_adversary_ranking_by_hand(margin, hinge, gradient):
+    """q p = 0 1, G_p(q) = 3: the hinge is margin - (9 - 1), d/dp_syn = 2 (q - p_syn) = -6.
+
+    The gradient, which G climbs, reaches the query's synthetic positive alone.
+    """
+    synthetic = tf.constant([[[3.0], [50.0], [60.0]]])
+    with tf.GradientTape() as tape:
+        tape.watch(synthetic)
+        result = losses.adversary_ranking(
+            tf.constant(ITEMS[:1]), synthetic, tf.constant([[[0, 1, 2]]]), margin
+        )
+    assert values(result) == [[hinge]]
+    assert values(tape.gradient(result, synthetic)) == [[[gradient], [0], [0]]]
+
+
+def test_discriminator_loss_of_a_coin_is_three_times_log_2():
+    zeros = tf.zeros(4)
+    assert float(losses.discriminator_loss(zeros, zeros, zeros)) == pytest.approx(3 * math.log(2))
+
+
+def test_discriminator_loss_by_hand():
+    """D = 3/4 for all: -log 3/4 for real triplets, -log 1/4 for each of the two others."""
+    logit = tf.constant([LOGIT])
+    expected = math.log(4 / 3) + 2 * math.log(4)
+    assert float(losses.discriminator_loss(logit, logit, logit)) == pytest.approx(expected)
+
+
+def test_discriminator_loss_averages_each_kind_over_its_own_triplets():
+    """Wrong order: D = 1/2 and 3/4, so (log 2 + log 4) / 2; the single others log 2 each."""
+    one, two = tf.zeros(1), tf.constant([0.0, LOGIT])
+    expected = 2 * math.log(2) + (math.log(2) + math.log(4)) / 2
+    assert float(losses.discriminator_loss(one, two, one)) == pytest.approx(expected)
+
+
+def test_label_smoothing_moves_the_target_of_real_triplets_alone():
+    """Real: -.9 log 3/4 - .1 log 1/4; the others as without it."""
+    logit = tf.constant([LOGIT])
+    expected = 0.9 * math.log(4 / 3) + 0.1 * math.log(4) + 2 * math.log(4)
+    assert float(losses.discriminator_loss(logit, logit, logit, 0.1)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("minimax", "loss", "gradient"), [(False, math.log(4 / 3), -1 / 4), (True, -math.log(4), -3 / 4)]
+)
+def test_generator_loss_by_hand(minimax, loss, gradient):
+    """D = 3/4: -log D with d/dlogit = -(1 - D); minimax: log(1 - D) with -D. Both ask for more."""
+    logit = tf.constant([LOGIT])
+    with tf.GradientTape() as tape:
+        tape.watch(logit)
+        result = losses.generator_loss(logit, minimax)
+    assert float(result) == pytest.approx(loss)
+    assert float(tape.gradient(result, logit)[0]) == pytest.approx(gradient)
+
+
+def test_kl_to_standard_normal_by_hand():
+    """0 for N(0, I). mean (1, 2), variance (1, 4): (1 + 1 - 1 - 0 + 4 + 4 - 1 - log 4) / 2."""
+    mean = tf.constant([[0.0, 0.0], [1.0, 2.0]])
+    log_variance = tf.constant([[0.0, 0.0], [0.0, math.log(4)]])
+    kl = losses.kl_to_standard_normal(mean, log_variance)
+    np.testing.assert_allclose(kl, [0.0, 4 - math.log(2)], rtol=1e-6)
+
+
+def test_kl_is_least_at_the_standard_normal():
+    """Its gradient there is 0 in both arguments: d/dmean = mean, d/dlog_variance = (e^v - 1) / 2."""
+    zeros = tf.zeros((1, 3)), tf.zeros((1, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(zeros)
+        kl = losses.kl_to_standard_normal(*zeros)
+    assert [values(gradient) for gradient in tape.gradient(kl, zeros)] == [[[0, 0, 0]]] * 2

@@ -1,0 +1,142 @@
+"""Data sets as arrays in memory: real images, multi-hot labels, names that never change."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from tfhash.data import folder
+from tfhash.data import images as image_ops
+from tfhash.errors import UserError
+
+_READ_BATCH = 1000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images with labels, before any split.
+
+    images: uint8 [n, S, S, 3], RGB. labels: uint8 multi-hot [n, C]; an all-zero row has no label.
+    class_names: C names. ids: n different strings, the same on every machine. notes: what the
+    source has to report (unreadable files, duplicates, images without a label, empty classes),
+    a sentence each. Raises ValueError where these do not hold.
+    """
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    ids: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.ids)
+        side = self.images.shape[1] if self.images.ndim == 4 else None
+        expected = {"images": (count, side, side, 3), "labels": (count, len(self.class_names))}
+        for field, shape in expected.items():
+            array = getattr(self, field)
+            if array.dtype != np.uint8 or array.shape != shape:
+                raise ValueError(
+                    f"{self.name}: expected {field} as uint8 {shape}, received {array.dtype}"
+                    f" {array.shape}"
+                )
+        if duplicates := count - len(set(self.ids)):
+            raise ValueError(f"{self.name}: ids must be unique, {duplicates} are duplicates")
+        if self.labels.max(initial=0) > 1:
+            raise ValueError(f"{self.name}: labels must be 0 or 1, received {self.labels.max()}")
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that `load` knows."""
+    return tuple(_SOURCES)
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    unreadable: str = "refuse",
+) -> ImageSet:
+    """The data set `name`, every image resized to image_size x image_size pixels.
+
+    data_dir: where cifar10 (prepared by TFDS) or the class folders of folder are; digits needs
+    none. image_size: None is the data set's own default. unreadable: what folder does with a file
+    that is not a readable JPEG or PNG, "refuse" or "skip". Raises UserError, naming the flag.
+    """
+    if name not in _SOURCES:
+        raise UserError(f"--dataset={name}: expected one of {', '.join(_SOURCES)}")
+    if image_size is not None and image_size < 1:
+        raise UserError(f"--image_size={image_size}: expected at least 1")
+    if unreadable not in ("refuse", "skip"):
+        raise UserError(f"--unreadable={unreadable}: expected refuse or skip")
+    return _SOURCES[name](data_dir, image_size, unreadable)
+
+
+def _digits(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+    """scikit-learn's 1,797 handwritten digits, 8x8, grey levels 0 to 16."""
+    from sklearn import datasets
+
+    digits = datasets.load_digits()
+    grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=-1)
+    return ImageSet(
+        name="digits",
+        images=image_ops.resize(rgb, image_size or 16).numpy(),
+        labels=np.eye(10, dtype=np.uint8)[digits.target],
+        class_names=tuple(str(digit) for digit in range(10)),
+        ids=tuple(f"digits/{index:04d}" for index in range(len(rgb))),
+    )
+
+
+def _cifar10(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+    """CIFAR-10 from TFDS, train and test together, 60,000 images 32x32; never downloads."""
+    import tensorflow_datasets as tfds
+
+    image_size = image_size or 32
+    builder = tfds.builder("cifar10", data_dir=os.fspath(data_dir)) if data_dir else None
+    if builder is None or not builder.is_prepared():
+        raise UserError(
+            f"--data_dir={data_dir or ''}: no prepared cifar10 there; prepare it once with"
+            " python -c 'import tensorflow_datasets as tfds;"
+            """ tfds.load("cifar10", data_dir="DIR")' and give --data_dir=DIR"""
+        )
+    dataset = builder.as_dataset(split="train+test", shuffle_files=False).map(
+        lambda example: {**example, "image": image_ops.resize(example["image"], image_size)},
+        num_parallel_calls=os.cpu_count(),
+    )
+    count = sum(builder.info.splits[split].num_examples for split in ("train", "test"))
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    targets = np.empty(count, np.int64)
+    ids: list[str] = []
+    for batch in tfds.as_numpy(dataset.batch(_READ_BATCH)):
+        rows = slice(len(ids), len(ids) + len(batch["label"]))
+        images[rows], targets[rows] = batch["image"], batch["label"]
+        ids += [f"cifar10/{id_.decode()}" for id_ in batch["id"]]
+    # By id: the order in the files depends on who prepared them.
+    order = np.argsort(ids)
+    label = builder.info.features["label"]
+    return ImageSet(
+        name="cifar10",
+        images=images[order],
+        labels=np.eye(label.num_classes, dtype=np.uint8)[targets[order]],
+        class_names=tuple(label.names),
+        ids=tuple(ids[row] for row in order),
+    )
+
+
+def _folder(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+    """One subfolder a class: see folder.read."""
+    if not data_dir:
+        raise UserError("--data_dir: missing; --dataset=folder needs a folder of class folders")
+    return ImageSet("folder", *folder.read(data_dir, image_size or 64, unreadable))
+
+
+_SOURCES: dict[str, Callable[..., ImageSet]] = {
+    "digits": _digits,
+    "cifar10": _cifar10,
+    "folder": _folder,
+}

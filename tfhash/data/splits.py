@@ -1,0 +1,243 @@
+"""Retrieval protocols: which images are queries, database, labelled and unlabelled."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tfhash.errors import UserError
+
+if TYPE_CHECKING:
+    from tfhash.data.sources import ImageSet
+
+PARTS = ("query", "database", "labelled", "validation", "unlabelled")
+
+# One random order for each decision, so that changing one number leaves the other parts alone.
+_QUERY_ORDER, _LABELLED_ORDER, _CLASS_ORDER, _HALVES_ORDER = range(4)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RetrievalSplits:
+    """Parts of an ImageSet, each an ascending int64 array of indices into it.
+
+    query and database are searched with and in; labelled and unlabelled are learned from;
+    validation is labelled, held out of learning, for monitoring. protocol names all parameters but
+    the seed. fingerprint: 16 hex digits that change with the protocol and with any id or label of
+    a part. Raises ValueError where a query stands in another part, or an image is labelled,
+    validation and unlabelled at once.
+    """
+
+    protocol: str
+    seed: int
+    query: np.ndarray
+    database: np.ndarray
+    labelled: np.ndarray
+    validation: np.ndarray
+    unlabelled: np.ndarray
+    fingerprint: str
+
+    def __post_init__(self) -> None:
+        for others in (("database",), ("labelled", "validation", "unlabelled")):
+            indices = np.concatenate([self.query, *(getattr(self, part) for part in others)])
+            if repeated := len(indices) - len(np.unique(indices)):
+                raise ValueError(
+                    f"{self.protocol}: expected query, {', '.join(others)} without a common image,"
+                    f" {repeated} are repeated"
+                )
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes every field to one .npz file, without pickle."""
+        with open(path, "wb") as file:
+            np.savez(file, **dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> RetrievalSplits:
+        """What `save` wrote."""
+        with np.load(path, allow_pickle=False) as fields:
+            return cls(
+                protocol=str(fields["protocol"]),
+                seed=int(fields["seed"]),
+                fingerprint=str(fields["fingerprint"]),
+                **{part: fields[part] for part in PARTS},
+            )
+
+
+def make(
+    image_set: ImageSet,
+    *,
+    protocol: str = "per_class",
+    seed: int,
+    queries_per_class: int | None,
+    labelled_per_class: int,
+    validation_fraction: float = 0.1,
+) -> RetrievalSplits:
+    """Splits image_set by a protocol; the same arguments give the same split on every machine.
+
+    protocol: one of PROTOCOLS. queries_per_class: at least 1; None, for unseen_classes, takes all.
+    labelled_per_class: at least 1, counting validation_fraction of them (0 to 0.5; rounded, at
+    least one of four or more) that go to validation. Raises UserError, naming the flag.
+    """
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol={protocol}: expected one of {', '.join(PROTOCOLS)}")
+    if seed < 0:
+        raise UserError(f"--seed={seed}: expected 0 or more")
+    if queries_per_class is not None and queries_per_class < 1:
+        raise UserError(f"--queries_per_class={queries_per_class}: expected at least 1")
+    if labelled_per_class < 1:
+        raise UserError(f"--labelled_per_class={labelled_per_class}: expected at least 1")
+    if not 0 <= validation_fraction <= 0.5:
+        raise UserError(f"--validation_fraction={validation_fraction}: expected 0 to 0.5")
+
+    validation_per_class = round(validation_fraction * labelled_per_class)
+    if validation_fraction > 0 and labelled_per_class >= 4:
+        validation_per_class = max(validation_per_class, 1)
+    parts = PROTOCOLS[protocol](
+        image_set, seed, queries_per_class, labelled_per_class, validation_per_class
+    )
+    parts = {part: np.sort(parts[part]).astype(np.int64) for part in PARTS}
+    description = (
+        f"{protocol}(queries={queries_per_class or 'all'}, labelled={labelled_per_class},"
+        f" validation={validation_fraction:g})"
+    )
+    return RetrievalSplits(
+        protocol=description,
+        seed=seed,
+        fingerprint=_fingerprint(description, image_set, parts),
+        **parts,
+    )
+
+
+def _per_class(
+    image_set: ImageSet,
+    seed: int,
+    queries_per_class: int | None,
+    labelled_per_class: int,
+    validation_per_class: int,
+) -> dict[str, np.ndarray]:
+    """The protocol of SSGAH, DSH-GANs and their peers on CIFAR-10 and NUS-WIDE.
+
+    queries_per_class queries a class; every other image with a label is the database;
+    labelled_per_class of it are labelled or validation; the rest of it, and all images without a
+    label, are unlabelled. An image with several labels is picked for one of them only.
+    """
+    if queries_per_class is None:
+        raise UserError("--queries_per_class: missing; --protocol=per_class needs it")
+    has_label = image_set.labels.any(axis=1)
+    classes = np.arange(len(image_set.class_names))
+    needed = queries_per_class + labelled_per_class
+    for class_, count in enumerate(image_set.labels.sum(axis=0, dtype=int)):
+        if count < needed:
+            raise _too_few(image_set, class_, "images", count, needed)
+
+    order = _random_order(len(has_label), seed, _QUERY_ORDER)
+    query = _pick(image_set, classes, order, has_label, queries_per_class).ravel()
+    in_database = has_label.copy()
+    in_database[query] = False
+    order = _random_order(len(has_label), seed, _LABELLED_ORDER)
+    picked = _pick(image_set, classes, order, in_database, labelled_per_class)
+    return {
+        "query": query,
+        "database": np.flatnonzero(in_database),
+        "labelled": picked[:, validation_per_class:].ravel(),
+        "validation": picked[:, :validation_per_class].ravel(),
+        "unlabelled": np.setdiff1d(np.arange(len(has_label)), np.append(query, picked)),
+    }
+
+
+def _unseen_classes(
+    image_set: ImageSet,
+    seed: int,
+    queries_per_class: int | None,
+    labelled_per_class: int,
+    validation_per_class: int,
+) -> dict[str, np.ndarray]:
+    """Retrieval of classes that were never learned: SSGAH section 4.5.
+
+    Three quarters of the classes (rounded down: 7 of 10) are seen. The images of the seen classes
+    are halved into train75 and test75, those of the others into train25 and test25. Learned from:
+    train75. Query: test25, at most queries_per_class a class. Database: train25 + test75. Images
+    without a label may show an unseen class, so they are left out.
+    """
+    labels = image_set.labels
+    if labels.sum(axis=1, dtype=int).max(initial=0) > 1:
+        raise UserError("--protocol=unseen_classes: expected one label an image, received several")
+    class_count = len(image_set.class_names)
+    if class_count < 3:  # two are the least to learn a ranking from
+        raise UserError(
+            f"--protocol=unseen_classes: expected at least 3 classes, received {class_count}"
+        )
+    class_order = _random_order(class_count, seed, _CLASS_ORDER)
+    seen, unseen = np.split(class_order, [3 * class_count // 4])
+    for class_ in unseen:
+        if (count := int(labels[:, class_].sum(dtype=int))) < 2:
+            raise _too_few(image_set, class_, "images", count, 2)
+
+    order = _random_order(len(labels), seed, _HALVES_ORDER)
+    train75, test75 = np.array_split(order[labels[order][:, seen].any(axis=1)], 2)
+    train25, test25 = np.array_split(order[labels[order][:, unseen].any(axis=1)], 2)
+    in_train75 = np.zeros(len(labels), bool)
+    in_train75[train75] = True
+    order = _random_order(len(labels), seed, _LABELLED_ORDER)
+    picked = _pick(image_set, seen, order, in_train75, labelled_per_class)
+    queries = [test25[labels[test25, class_] == 1][:queries_per_class] for class_ in unseen]
+    return {
+        "query": np.concatenate(queries),
+        "database": np.concatenate([train25, test75]),
+        "labelled": picked[:, validation_per_class:].ravel(),
+        "validation": picked[:, :validation_per_class].ravel(),
+        "unlabelled": np.setdiff1d(train75, picked),
+    }
+
+
+PROTOCOLS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
+    "per_class": _per_class,
+    "unseen_classes": _unseen_classes,
+}
+
+
+def _random_order(count: int, seed: int, decision: int) -> np.ndarray:
+    """A random permutation of range(count).
+
+    Sorts raw bits: NumPy promises the stream of a bit generator for ever, that of
+    Generator.permutation only until the next release.
+    """
+    bits = np.random.PCG64(np.random.SeedSequence([seed, decision])).random_raw(count)
+    return np.argsort(bits, kind="stable")
+
+
+def _pick(
+    image_set: ImageSet, classes: np.ndarray, order: np.ndarray, available: np.ndarray, count: int
+) -> np.ndarray:
+    """The first `count` available images of each class in `order`, no image twice: [C, count]."""
+    available = available.copy()
+    picks = np.empty((len(classes), count), np.int64)
+    for row, class_ in enumerate(classes):
+        candidates = order[available[order] & (image_set.labels[order, class_] == 1)]
+        if len(candidates) < count:
+            raise _too_few(image_set, class_, "images to pick from", len(candidates), count)
+        picks[row] = candidates[:count]
+        available[picks[row]] = False
+    return picks
+
+
+def _too_few(image_set: ImageSet, class_: int, what: str, count: int, needed: int) -> UserError:
+    return UserError(
+        f"{image_set.name}: class {image_set.class_names[class_]!r} has {count} {what}, {needed}"
+        " are needed; lower --queries_per_class or --labelled_per_class"
+    )
+
+
+def _fingerprint(protocol: str, image_set: ImageSet, parts: dict[str, np.ndarray]) -> str:
+    """16 hex digits of SHA-256 over the protocol and the ids and labels of each part, in order."""
+    digest = hashlib.sha256(protocol.encode())
+    for part, indices in parts.items():
+        digest.update(f"\n{part} {len(indices)} {image_set.labels.shape[1]}\n".encode())
+        for index in indices:
+            digest.update(image_set.ids[index].encode(errors="surrogateescape") + b"\0")
+            digest.update(image_set.labels[index].tobytes())
+    return digest.hexdigest()[:16]

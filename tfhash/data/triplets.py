@@ -1,0 +1,182 @@
+"""Triplets (query, positive, negative): drawn from labels afresh each step, or read from a CSV.
+
+A sampler's `sample(rng)` answers one group: `members`, int64 [m], positions in the labelled
+images, and `triplets`, int32 [t, 3], positions in the group. m and t are the same for each group.
+The first min(m, t) triplets of an in-batch group have different queries.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tfhash.errors import UserError
+
+
+class TripletSampler(Protocol):
+    """What `data.pipeline` asks of a sampler."""
+
+    group_size: int
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def relevance(labels: np.ndarray) -> np.ndarray:
+    """Which images share a label: multi-hot [n, C] -> bool [n, n], its diagonal False."""
+    counts = labels.astype(np.int32)
+    shared = counts @ counts.T > 0
+    np.fill_diagonal(shared, False)
+    return shared
+
+
+def _usable_queries(labels: np.ndarray) -> np.ndarray:
+    """Positions of the images that have both a positive and a negative among the others."""
+    related = relevance(labels)
+    positives = related.sum(axis=1)
+    negatives = len(labels) - 1 - positives
+    usable = np.flatnonzero((positives > 0) & (negatives > 0))
+    if len(usable) == 0:
+        raise UserError(
+            f"--labelled_per_class: no triplet can be made of the {len(labels)} labelled images; "
+            "at least two images that share a label and one that does not are needed"
+        )
+    return usable
+
+
+@dataclass(frozen=True)
+class InBatchTriplets:
+    """Triplets within a group of images, so that an image is encoded once and used in many.
+
+    labels: multi-hot [n, C] of the labelled images; group_size: m; triplets_per_query: each of
+    the m images is the query of this many triplets, so t = m * triplets_per_query.
+    """
+
+    labels: np.ndarray
+    group_size: int
+    triplets_per_query: int = 8
+
+    def __post_init__(self) -> None:
+        if self.group_size < 3:
+            raise UserError(f"--batch_size: {self.group_size} images a group; at least 3 allowed")
+        object.__setattr__(self, "_queries", _usable_queries(self.labels))
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        members = self._members(rng)
+        related = relevance(self.labels[members])
+        different = ~related
+        np.fill_diagonal(different, False)
+        # Every image but the partnerless takes part; those hand their turn to one that has both.
+        complete = np.flatnonzero(related.any(axis=1) & different.any(axis=1))
+        queries = np.arange(self.group_size)
+        missing = ~np.isin(queries, complete)
+        queries[missing] = rng.choice(complete, missing.sum())
+        queries = np.tile(queries, self.triplets_per_query)
+        triplets = np.stack(
+            [queries, _choose(related[queries], rng), _choose(different[queries], rng)], axis=1
+        )
+        return members, triplets.astype(np.int32)
+
+    def _members(self, rng: np.random.Generator) -> np.ndarray:
+        """A query, a positive and a negative that are sure to be there, and random others."""
+        n, m = len(self.labels), self.group_size
+        query = rng.choice(self._queries)
+        shares = self.labels.astype(np.int32) @ self.labels[query].astype(np.int32) > 0
+        negative = rng.choice(np.flatnonzero(~shares))
+        shares[query] = False
+        positive = rng.choice(np.flatnonzero(shares))
+        others = np.setdiff1d(np.arange(n), [query, positive, negative])
+        # With fewer labelled images than places some stand twice, each as an image of its own.
+        pool = others if len(others) else np.arange(n)
+        others = rng.choice(pool, m - 3, replace=len(pool) < m - 3)
+        return np.concatenate([[query, positive, negative], others]).astype(np.int64)
+
+
+def _choose(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One allowed column of each row, each as likely: bool [t, m] -> int64 [t]."""
+    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+
+
+@dataclass(frozen=True)
+class SampledTriplets:
+    """Each triplet brings its own three images, as the papers' batches do: m = 3t.
+
+    labels: multi-hot [n, C]; triplets: t a group.
+    """
+
+    labels: np.ndarray
+    triplets: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_queries", _usable_queries(self.labels))
+        object.__setattr__(self, "_related", relevance(self.labels))
+
+    @property
+    def group_size(self) -> int:
+        return 3 * self.triplets
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        queries = rng.choice(self._queries, self.triplets)
+        related = self._related[queries]
+        different = ~related
+        different[np.arange(self.triplets), queries] = False
+        rows = np.stack([queries, _choose(related, rng), _choose(different, rng)], axis=1)
+        return rows.reshape(-1), _consecutive(self.triplets)
+
+
+@dataclass(frozen=True)
+class ListedTriplets:
+    """A user's own triplets, drawn at random: listed int64 [T, 3], `triplets` of them a group."""
+
+    listed: np.ndarray
+    triplets: int
+
+    @property
+    def group_size(self) -> int:
+        return 3 * self.triplets
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        rows = self.listed[rng.integers(0, len(self.listed), self.triplets)]
+        return rows.reshape(-1), _consecutive(self.triplets)
+
+
+def _consecutive(count: int) -> np.ndarray:
+    return np.arange(3 * count, dtype=np.int32).reshape(count, 3)
+
+
+def read_csv(path: str | Path, ids: Sequence[str]) -> np.ndarray:
+    """A CSV of (query, positive, negative) image ids -> int64 [T, 3] positions in `ids`.
+
+    An id is an image's path relative to the data folder. A first line `query,positive,negative`
+    is skipped. Raises UserError with the line's number for a row of other than three fields, an
+    unknown id, or the same image twice in a row; for a missing or empty file.
+    """
+    position = {name: index for index, name in enumerate(ids)}
+    rows: list[list[int]] = []
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for number, row in enumerate(csv.reader(file), start=1):
+                row = [field.strip() for field in row]
+                if not row or (number == 1 and row == ["query", "positive", "negative"]):
+                    continue
+                if len(row) != 3 or len(set(row)) != 3:
+                    raise UserError(
+                        f"--triplets_csv: {path}, line {number}: {row}; "
+                        "allowed: three different images, query,positive,negative"
+                    )
+                unknown = [name for name in row if name not in position]
+                if unknown:
+                    raise UserError(
+                        f"--triplets_csv: {path}, line {number}: no image {unknown[0]!r} in the "
+                        "data; allowed: paths relative to --data_dir"
+                    )
+                rows.append([position[name] for name in row])
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--triplets_csv: {path}: {error}") from None
+    if not rows:
+        raise UserError(f"--triplets_csv: {path}: no triplets in it")
+    return np.asarray(rows, np.int64)

@@ -1,0 +1,94 @@
+"""Judges the codes of a finished run again: `python -m tfhash.evaluate --model_dir=DIR`.
+
+By default the codes that the run left; with --encode, those that its encoder gives now.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np  # noqa: E402
+from absl import flags  # noqa: E402
+
+from tfhash import experiment, mains, retrieval  # noqa: E402
+from tfhash.checkpoints import write_text  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
+
+NAME = "tfhash.evaluate"
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("model_dir", None, "folder of a finished run", required=True)
+    flags.DEFINE_string("ties", None, "expected, stable, best or worst; by default the run's")
+    flags.DEFINE_integer("radius", None, "Hamming radius; by default the run's")
+    flags.DEFINE_list("map_at", None, "depths R of mAP@R; by default the run's")
+    flags.DEFINE_list("precision_at", None, "depths N of precision@N; by default the run's")
+    flags.DEFINE_bool("encode", False, "encode the images again instead of reading codes/")
+    flags.DEFINE_string("data_dir", None, "with --encode: where the data set is now")
+    flags.DEFINE_string("output", None, "JSON file for the metrics")
+
+
+def main(argv: list[str]) -> None:
+    model_dir = Path(flags.FLAGS.model_dir)
+    config, *_, metrics = experiment.read(model_dir)
+    config = dataclasses.replace(config, **_overrides())
+    if flags.FLAGS.encode:
+        image_set, parts = experiment.load_data(config)
+        packed = experiment.load(model_dir).encode(image_set.images)
+        query, database = (
+            {"codes": packed[rows], "labels": image_set.labels[rows]}
+            for rows in (parts.query, parts.database)
+        )
+    else:
+        query, database = (_read_codes(model_dir, part) for part in ("query", "database"))
+    judged = experiment.judge(config, query, database)
+    mains.print_table({**metrics, **judged})
+    if flags.FLAGS.output:
+        write_text(Path(flags.FLAGS.output), json.dumps(judged, indent=1) + "\n")
+
+
+def _overrides() -> dict:
+    """The fields of the experiment that flags change."""
+    given = flags.FLAGS
+    overrides = {
+        name: given[name].value
+        for name in ("ties", "radius", "data_dir")
+        if given[name].value is not None
+    }
+    if overrides.get("ties", "stable") not in retrieval.TIES:
+        raise UserError(f"--ties: {given.ties!r}; allowed: {', '.join(retrieval.TIES)}")
+    if overrides.get("radius", 0) < 0:
+        raise UserError(f"--radius: {given.radius}; allowed: 0 or more bits")
+    for name in ("map_at", "precision_at"):
+        if given[name].value is None:
+            continue
+        try:
+            overrides[name] = tuple(int(depth) for depth in given[name].value)
+        except ValueError:
+            overrides[name] = (0,)
+        if min(overrides[name], default=1) < 1:
+            raise UserError(f"--{name}: {','.join(given[name].value)}; allowed: integers from 1 on")
+    return overrides
+
+
+def _read_codes(model_dir: Path, part: str) -> dict[str, np.ndarray]:
+    path = model_dir / "codes" / f"{part}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in ("codes", "labels")}
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--model_dir: cannot read {path} ({error})") from None
+
+
+def entry_point() -> None:
+    define_flags()
+    mains.run(NAME, main)
+
+
+if __name__ == "__main__":
+    entry_point()

@@ -1,0 +1,264 @@
+"""One experiment: splits -> learn -> encode -> evaluate -> run folder. Knows no flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhash import codes, config_values, figures, methods, retrieval
+from tfhash.data import sources, splits
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits
+from tfhash.errors import UserError
+from tfhash.hasher import Hasher, Run, setting
+
+TOP_QUERIES, TOP_RESULTS = 10, 10
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Which data, which split of it, which method, and how it is judged."""
+
+    method: str = setting("ssgah", "what learns the codes")
+    dataset: str = setting("digits", "digits, cifar10, or folder: one subfolder of --data_dir a "
+                           "class, and unlabelled/")  # fmt: skip
+    data_dir: str | None = setting(None, "where the data set is", decides=False)
+    unreadable: str = setting("refuse", "refuse or skip images that cannot be read (folder)")
+    image_size: int | None = setting(None, "side in px that images are resized to; by default "
+                                     "that of the data set")  # fmt: skip
+    protocol: str = setting("per_class", "how the images are split: per_class, unseen_classes")
+    queries_per_class: int = setting(20, "query images a class")
+    labelled_per_class: int = setting(10, "labelled images a class, those for validation included")
+    validation_fraction: float = setting(0.1, "part of the labelled images that is not trained on "
+                                         "but watched")  # fmt: skip
+    seed: int = setting(0, "seed of everything random")
+    split_seed: int | None = setting(None, "seed of the split alone; by default --seed")
+    code_length: int = setting(24, "bits of a code")
+    map_at: tuple[int, ...] = setting((), "depths R of mAP@R, beside mAP over the whole ranking")
+    precision_at: tuple[int, ...] = setting((10, 20, 50, 100, 200, 500, 1000), "depths N of "
+                                            "precision@N; 100 is always there")  # fmt: skip
+    radius: int = setting(2, "Hamming radius of precision within a radius")
+    ties: str = setting("expected", "order of items at one distance: expected, stable, best, worst")
+    name: str | None = setting(None, "a label for the report", decides=False)
+
+
+def run(
+    config: Experiment, method_config: Any, settings: Any, target: Run, command: str = ""
+) -> dict[str, Any]:
+    """Learns, encodes, judges and draws; the content of metrics.json.
+
+    What target.directory already holds is used, so that an interrupted run goes on. Raises
+    UserError for what the user can mend and NonFiniteError where training diverged.
+    """
+    image_set, parts = load_data(config)
+    keras.utils.set_random_seed(config.seed)
+    tf.config.experimental.enable_op_determinism()
+    hasher = _hasher(config, method_config, settings, image_set)
+    facts = hasher.learn(image_set, parts, target)
+    hasher.save(target.directory / "checkpoints")
+    packed = hasher.encode(image_set.images)
+    of_part = {
+        part: {
+            "codes": packed[rows],
+            "labels": image_set.labels[rows],
+            "ids": np.asarray(image_set.ids)[rows],
+        }
+        for part, rows in (("query", parts.query), ("database", parts.database))
+    }
+    metrics = judge(config, of_part["query"], of_part["database"])
+    content = {
+        "method": config.method,
+        "variant": hasher.variant,
+        "name": config.name,
+        "dataset": config.dataset,
+        "protocol": parts.protocol,
+        "split_fingerprint": parts.fingerprint,
+        "seed": config.seed,
+        "code_length": config.code_length,
+        **metrics,
+        **facts,
+        "image_size": hasher.image_size,
+        "class_count": len(image_set.class_names),
+        "data_notes": list(image_set.notes),
+        "hardware": hardware(),
+        "command": command,
+        "flags": {
+            **dataclasses.asdict(config),
+            **dataclasses.asdict(settings),
+            **{f"{config.method}.{k}": v for k, v in dataclasses.asdict(method_config).items()},
+        },
+        "versions": versions(),
+    }
+    if target.writes:
+        for part, arrays in of_part.items():
+            save_codes(target.directory, part, arrays)
+        draw(target.directory, content, packed, image_set, parts)
+        hasher.draw(image_set, parts, target.directory / "figures")
+        target.write_json("metrics.json", content)
+    return content
+
+
+def load_data(config: Experiment) -> tuple[ImageSet, RetrievalSplits]:
+    """The images and their split; says what the source has to report."""
+    image_set = sources.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        unreadable=config.unreadable,
+    )
+    for note in image_set.notes:
+        print(f"{config.dataset}: {note}", flush=True)
+    parts = splits.make(
+        image_set,
+        protocol=config.protocol,
+        seed=config.seed if config.split_seed is None else config.split_seed,
+        queries_per_class=config.queries_per_class,
+        labelled_per_class=config.labelled_per_class,
+        validation_fraction=config.validation_fraction,
+    )
+    sizes = ", ".join(f"{len(getattr(parts, part)):,} {part}" for part in splits.PARTS)
+    print(f"{config.dataset} {parts.protocol}: {sizes}; split {parts.fingerprint}", flush=True)
+    return image_set, parts
+
+
+def judge(
+    config: Experiment, query: Mapping[str, np.ndarray], database: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """The retrieval metrics under the keys of metrics.json.
+
+    query, database: `codes` packed uint8 [n, ceil(k/8)] and `labels` multi-hot uint8 [n, C].
+    """
+    return retrieval.evaluate(
+        query["codes"],
+        database["codes"],
+        query["labels"],
+        database["labels"],
+        code_length=config.code_length,
+        map_at=(None, *config.map_at),
+        precision_at=sorted({*config.precision_at, 100}),
+        radius=config.radius,
+        ties=config.ties,
+    ).to_json()
+
+
+def save_codes(directory: Path, part: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes codes/PART.npz: codes, labels and ids of its images, without pickle."""
+    path = directory / "codes" / f"{part}.npz"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{part}.tmp-{os.getpid()}.npz")
+    np.savez_compressed(temporary, **arrays)
+    os.replace(temporary, path)
+
+
+def draw(
+    directory: Path,
+    metrics: Mapping[str, Any],
+    packed: np.ndarray,
+    image_set: ImageSet,
+    parts: RetrievalSplits,
+) -> None:
+    """The figures that every method has: curves, and the top results of ten queries."""
+    folder = directory / "figures"
+    label = f"{metrics['method']}, {metrics['code_length']} bits"
+    figures.precision_recall({label: metrics}, folder / "precision_recall.png")
+    figures.precision_at({label: metrics}, folder / "precision_at.png")
+    queries = parts.query[np.linspace(0, len(parts.query) - 1, TOP_QUERIES).astype(int)]
+    distances = codes.hamming_distance(packed[queries], packed[parts.database])
+    top = parts.database[np.argsort(distances, axis=1, kind="stable")[:, :TOP_RESULTS]]
+    shared = np.einsum("qc,qrc->qr", image_set.labels[queries], image_set.labels[top])
+    names = [image_set.class_names[labels.argmax()] for labels in image_set.labels[queries]]
+    figures.top_results(
+        image_set.images[queries],
+        image_set.images[top],
+        shared > 0,
+        folder / "top_results.png",
+        query_names=names,
+    )
+
+
+def load(model_dir: str | Path) -> Hasher:
+    """The Hasher of a finished run, ready to encode. UserError where the run is not finished."""
+    model_dir = Path(model_dir)
+    config, method_config, settings, metrics = read(model_dir)
+    hasher = methods.get(config.method)(
+        method_config,
+        settings,
+        code_length=config.code_length,
+        image_size=metrics["image_size"],
+        seed=config.seed,
+    )
+    hasher.load(model_dir / "checkpoints")
+    return hasher
+
+
+def read(model_dir: Path) -> tuple[Experiment, Any, Any, dict[str, Any]]:
+    """The configurations of a finished run, and its metrics.json."""
+    path = model_dir / "metrics.json"
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model_dir: no finished run in {model_dir} ({error})") from None
+    values = metrics["flags"]
+    method = methods.get(values["method"])
+    prefix = f"{values['method']}."
+    own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    return (
+        config_values.build(Experiment, values),
+        config_values.build(method.Config, own),
+        config_values.build(method.Settings, values),
+        metrics,
+    )
+
+
+def sample_images(model_dir: str | Path, count: int) -> np.ndarray:
+    """Images of a run's data set, evenly spread: uint8 [n, S, S, 3], n <= count."""
+    config, *_ = read(Path(model_dir))
+    images = load_data(config)[0].images
+    return images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
+
+
+def _hasher(
+    config: Experiment, method_config: Any, settings: Any, image_set: ImageSet
+) -> Hasher:
+    return methods.get(config.method)(
+        method_config,
+        settings,
+        code_length=config.code_length,
+        image_size=image_set.images.shape[1],
+        seed=config.seed,
+    )
+
+
+def hardware() -> str:
+    """The processor, its threads that this process may use, and the GPUs."""
+    processor = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    gpus = [
+        tf.config.experimental.get_device_details(device).get("device_name", "GPU")
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join([f"{processor} x {len(os.sched_getaffinity(0))}", *gpus])
+
+
+def versions() -> dict[str, str]:
+    """The versions that can change a number."""
+    packages = ("tfhash", "tensorflow", "keras", "numpy", "scikit-learn")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {"python": platform.python_version(), **found}

@@ -1,0 +1,111 @@
+"""The papers' loss terms as pure functions of network outputs.
+
+Codes are the relaxed ones, H(x) in [0, 1]^k; distances between them are squared Euclidean (SSGAH,
+Eq. 8), which is the Hamming distance where H(x) is binary. A term that ranks triplets answers one
+hinge a triplet, so that the caller can take the mean and see which share of them is active.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def squared_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
+    """||a - b||² over the last axis: [..., k], [..., k] -> [...]."""
+    return tf.reduce_sum(tf.math.squared_difference(a, b), axis=-1)
+
+
+def triplet_hinge(
+    margin: float, query: tf.Tensor, positive: tf.Tensor, negative: tf.Tensor
+) -> tf.Tensor:
+    """max(0, margin - (||q - n||² - ||q - p||²)): three [..., k] -> [...] (SSGAH, Eq. 4 and 8)."""
+    gap = squared_distance(query, negative) - squared_distance(query, positive)
+    return tf.nn.relu(margin - gap)
+
+
+def gather_triplets(codes: tf.Tensor, triplets: tf.Tensor, role: int) -> tf.Tensor:
+    """The codes of one role (0 query, 1 positive, 2 negative) of each triplet of each group.
+
+    codes [B, m, k], triplets int32 [B, t, 3] of positions in the group -> [B, t, k].
+    """
+    return tf.gather(codes, triplets[..., role], batch_dims=1)
+
+
+def supervised_ranking(codes: tf.Tensor, triplets: tf.Tensor, margin: float) -> tf.Tensor:
+    """L_sr over (q, p, n): codes [B, m, k], triplets [B, t, 3] -> hinges [B, t] (SSGAH, Eq. 8)."""
+    query, positive, negative = (gather_triplets(codes, triplets, role) for role in range(3))
+    return triplet_hinge(margin, query, positive, negative)
+
+
+def semi_supervised_ranking(
+    codes: tf.Tensor,
+    positive_syn: tf.Tensor,
+    negative_syn: tf.Tensor,
+    triplets: tf.Tensor,
+    margin: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The labelled part of L_ssr, over (q, p_syn, n) and over (q, p, n_syn) (SSGAH, Eq. 5).
+
+    codes, positive_syn, negative_syn: [B, m, k], the codes of x, G_p(x) and G_n(x);
+    triplets int32 [B, t, 3] -> two times hinges [B, t]. The unlabelled part, over
+    (u, p_syn, n_syn), is `triplet_hinge(margin, codes_u, positive_syn_u, negative_syn_u)`.
+    """
+    query, positive, negative = (gather_triplets(codes, triplets, role) for role in range(3))
+    return (
+        triplet_hinge(margin, query, gather_triplets(positive_syn, triplets, 0), negative),
+        triplet_hinge(margin, query, positive, gather_triplets(negative_syn, triplets, 0)),
+    )
+
+
+def adversary_ranking(
+    codes: tf.Tensor, positive_syn: tf.Tensor, triplets: tf.Tensor, margin: float
+) -> tf.Tensor:
+    """L_ar over (q, p, p_syn): H minimises it, G maximises it (SSGAH, Eq. 6).
+
+    codes, positive_syn: [B, m, k]; triplets int32 [B, t, 3] -> hinges [B, t].
+    """
+    query, positive = (gather_triplets(codes, triplets, role) for role in range(2))
+    return triplet_hinge(margin, query, positive, gather_triplets(positive_syn, triplets, 0))
+
+
+def _cross_entropy(logits: tf.Tensor, target: float) -> tf.Tensor:
+    """Mean of -target log s(logits) - (1 - target) log(1 - s(logits)), s the sigmoid: a scalar."""
+    losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.fill(tf.shape(logits), target), logits)
+    return tf.reduce_mean(losses)
+
+
+def discriminator_loss(
+    real_logits: tf.Tensor,
+    wrong_order_logits: tf.Tensor,
+    synthetic_logits: tf.Tensor,
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
+    """What D minimises: -L_GD without the KL term (SSGAH, Eq. 1), a scalar.
+
+    Logits of D for (q, p, n), (q, n, p) and (x, G_p(x), G_n(x)); each is averaged over its own
+    triplets, of which there may be different numbers. label_smoothing in [0, 1) lowers the target
+    of the real triplets alone to 1 - label_smoothing.
+    """
+    return (
+        _cross_entropy(real_logits, 1.0 - label_smoothing)
+        + _cross_entropy(wrong_order_logits, 0.0)
+        + _cross_entropy(synthetic_logits, 0.0)
+    )
+
+
+def generator_loss(synthetic_logits: tf.Tensor, minimax: bool = False) -> tf.Tensor:
+    """What G minimises of the GAN game, a scalar.
+
+    -log D(x, G_p(x), G_n(x)), the non-saturating form; with minimax, log(1 - D(...)) as Eq. 1 of
+    SSGAH has it.
+    """
+    if minimax:
+        return -_cross_entropy(synthetic_logits, 0.0)
+    return _cross_entropy(synthetic_logits, 1.0)
+
+
+def kl_to_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
+    """D_KL(N(mean, exp(log_variance)) || N(0, I)), summed over dimensions: [n, d] -> [n]."""
+    return 0.5 * tf.reduce_sum(
+        tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=-1
+    )

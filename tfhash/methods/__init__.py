@@ -1,0 +1,33 @@
+"""The methods: one module each, with one Hasher. A new method is a new module; nothing lists it.
+
+Modules whose names begin with an underscore hold parts of a method that are long enough to stand
+in a file of their own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from tfhash.errors import UserError
+from tfhash.hasher import Hasher
+
+
+def names() -> list[str]:
+    """The names that --method takes, sorted."""
+    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+
+
+def get(name: str) -> type[Hasher]:
+    """The Hasher of a method's module. UserError for an unknown name."""
+    if name not in names():
+        raise UserError(f"--method: {name!r}; allowed: {', '.join(names())}")
+    module = importlib.import_module(f"{__name__}.{name}")
+    (hasher,) = (
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Hasher)
+        and value.__module__ == module.__name__
+    )
+    return hasher

@@ -1,0 +1,227 @@
+"""One training stage of SSGAH and its objectives (Wang et al., ECCV 2018, Eq. 1, 5, 6, 9)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import keras
+import tensorflow as tf
+
+from tfhash import losses
+from tfhash.deep import Stage
+from tfhash.spaces import FeatureSpace, PixelSpace
+
+if TYPE_CHECKING:
+    from tfhash.methods.ssgah import SSGAHConfig
+
+GAN_TERMS = ("discriminator", "generator", "kl", "order_accuracy")
+RANKING_TERMS = {
+    "sr": ("sr", "sr_active", "positive_distance", "negative_distance", "bit_balance"),
+    "ssr": ("ssr", "ssr_active", "ssr_weight"),
+    "ar": ("ar", "ar_active"),
+}
+
+
+class SSGAHStage(Stage):
+    """Stage 1 (rankings empty), stage 2, or one of its ablations.
+
+    networks: hash_network, and unless only L_sr is asked for also condition, generator_p,
+    generator_n, discriminator. rankings: which of "sr", "ssr", "ar" H minimises. train_gan:
+    whether G and D learn. weight_ssr: the weight of L_ssr after its ramp.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, keras.Model],
+        space: PixelSpace | FeatureSpace,
+        config: SSGAHConfig,
+        *,
+        rankings: Sequence[str],
+        train_gan: bool,
+        weight_ssr: float,
+        code_length: int,
+        seed: int,
+    ):
+        terms = GAN_TERMS if train_gan else ()
+        for ranking in rankings:
+            terms = (*terms, *RANKING_TERMS[ranking])
+        super().__init__(networks, terms)
+        self.space = space
+        self.config = config
+        self.rankings = tuple(rankings)
+        self.train_gan = train_gan
+        self.synthesises = train_gan or set(rankings) > {"sr"}
+        self.margin_sr = config.margin_sr or code_length / 4
+        self.margin_ssr = config.margin_ssr or code_length / 8
+        self.weight_ssr = weight_ssr
+        self.seed = seed
+
+    def variables_by_optimizer(self) -> dict[str, list[keras.Variable]]:
+        """What each optimizer of this stage trains; the first counts the steps."""
+        variables = {}
+        if self.rankings:
+            variables["hash"] = self.hash_network.trainable_variables
+        if self.train_gan:
+            generator = (self.condition, self.generator_p, self.generator_n)
+            variables["generator"] = [v for part in generator for v in part.trainable_variables]
+            variables["discriminator"] = self.discriminator.trainable_variables
+        return variables
+
+    def gradients(self, batch):
+        x = tf.concat([batch["images"], batch["unlabelled"]], axis=1)
+        x = tf.cast(x, tf.float32)
+        triplets = batch["triplets"]
+        variables = {
+            name: [variable.value for variable in of_optimizer]
+            for name, of_optimizer in self.variables_by_optimizer().items()
+        }
+        terms: dict[str, tf.Tensor] = {}
+        with contextlib.ExitStack() as stack:
+            # A tape watches one optimizer's variables alone: its objective passes through the
+            # other networks on the way to these without a gradient for their weights.
+            tapes = {}
+            for name, watched in variables.items():
+                tapes[name] = stack.enter_context(tf.GradientTape(watch_accessed_variables=False))
+                tapes[name].watch(watched)
+            synthetic = None
+            if self.synthesises:
+                *synthetic, terms["kl"] = self._synthesise(x, batch["noise"])
+            if self.train_gan:
+                terms |= self._play(x, *synthetic, triplets)
+            if self.rankings:
+                terms |= self._rank(x, synthetic, triplets, batch["images"].shape[1])
+            objectives = self._objectives(terms)
+        return {
+            name: tape.gradient(objectives[name], variables[name]) for name, tape in tapes.items()
+        }, terms
+
+    def _objectives(self, terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What each optimizer minimises (Eq. 1, 5, 6 and 9)."""
+        config, objectives = self.config, {}
+        ranking_ssr = terms["ssr_weight"] * terms["ssr"] if "ssr" in terms else 0.0
+        ranking_ar = config.weight_ar * terms["ar"] if "ar" in terms else 0.0
+        if self.rankings:
+            objectives["hash"] = terms["sr"] + ranking_ssr + ranking_ar
+        if self.train_gan:
+            objectives["discriminator"] = terms["discriminator"]
+            objectives["generator"] = terms["generator"] + config.weight_kl * terms["kl"]
+            if config.ar_updates_generator:
+                objectives["generator"] -= ranking_ar
+            if config.ssr_updates_generator:
+                objectives["generator"] += ranking_ssr
+        return objectives
+
+    def _synthesise(self, x: tf.Tensor, noise: tf.Tensor):
+        """x [B, j, ...], noise [B, j, d] -> G_p(x), G_n(x) [B, j, ...], and the KL term."""
+        mean, log_variance = self.condition(
+            self.space.to_gan(_items(x)), training=self.train_gan
+        )
+        epsilon, z = tf.split(_items(noise), [mean.shape[-1], -1], axis=-1)
+        c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
+        positive = self.generator_p(c_and_z, training=self.train_gan)
+        negative = self.generator_n(c_and_z, training=self.train_gan)
+        kl = tf.reduce_mean(losses.kl_to_standard_normal(mean, log_variance))
+        return _groups(positive, x), _groups(negative, x), kl
+
+    def _play(self, x, positive, negative, triplets) -> dict[str, tf.Tensor]:
+        """The GAN terms of Eq. 1: D sees all triplets of the step as one batch.
+
+        Were real and synthetic ones normalised in batches of their own, D could tell them by that.
+        """
+        items = tf.concat([self.space.to_gan(_items(x)), _items(positive), _items(negative)], 0)
+        embedded = self.discriminator.embed(items, training=True)
+        real, positive, negative = (_groups(e, x) for e in tf.split(embedded, 3))
+        # One triplet a query; of triplets with images of their own, all.
+        triplets = triplets[:, : min(triplets.shape[1], x.shape[1])]
+        q, p, n = (_items(losses.gather_triplets(real, triplets, role)) for role in range(3))
+        x, positive, negative = _items(real), _items(positive), _items(negative)
+        logits = self.discriminator.compare(
+            tf.concat([q, q, x], 0),
+            tf.concat([p, n, positive], 0),
+            tf.concat([n, p, negative], 0),
+            training=True,
+        )
+        count = tf.shape(q)[0]
+        ordered, swapped, synthetic = tf.split(logits, [count, count, tf.shape(x)[0]])
+        smoothing = self.config.label_smoothing
+        return {
+            "discriminator": losses.discriminator_loss(ordered, swapped, synthetic, smoothing),
+            "generator": losses.generator_loss(synthetic, self.config.minimax),
+            "order_accuracy": _share(ordered > swapped),
+        }
+
+    def _rank(self, x, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
+        """The terms of H, and what tells how they do. `labelled`: m, of the items of x."""
+        config = self.config
+        of_x = self._hash(x if "ssr" in self.rankings else x[:, :labelled], 0)
+        codes = of_x[:, :labelled]
+        query, positive, negative = (
+            losses.gather_triplets(codes, triplets, role) for role in range(3)
+        )
+        hinges = losses.supervised_ranking(codes, triplets, self.margin_sr)
+        bits = tf.reduce_mean(tf.cast(codes > 0.5, tf.float32), axis=(0, 1))
+        terms = {
+            "sr": tf.reduce_mean(hinges),
+            "sr_active": _share(hinges > 0),
+            "positive_distance": tf.reduce_mean(losses.squared_distance(query, positive)),
+            "negative_distance": tf.reduce_mean(losses.squared_distance(query, negative)),
+            "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
+        }
+        if not synthetic:
+            return terms
+        positive, negative = (self.space.to_hash(s) for s in synthetic)
+        if "ssr" not in self.rankings:
+            positive = positive[:, :labelled]
+        positive = self._hash(positive, 1)
+        if "ssr" in self.rankings:
+            negative = self._hash(negative, 2)
+            parts = (
+                *losses.semi_supervised_ranking(
+                    codes, positive[:, :labelled], negative[:, :labelled], triplets, self.margin_ssr
+                ),
+                losses.triplet_hinge(
+                    self.margin_ssr,
+                    *(of[:, labelled:] for of in (of_x, positive, negative)),
+                ),
+            )
+            # A sum of means, as Eq. 5 is a sum of sums; no unlabelled items, no third part.
+            parts = [part for part in parts if part.shape[1]]
+            terms["ssr"] = tf.add_n([tf.reduce_mean(part) for part in parts])
+            terms["ssr_active"] = tf.add_n([_share(part > 0) for part in parts]) / len(parts)
+            terms["ssr_weight"] = self.weight_ssr * self._ramp()
+        if "ar" in self.rankings:
+            hinges = losses.adversary_ranking(
+                codes, positive[:, :labelled], triplets, config.margin_ar
+            )
+            terms["ar"] = tf.reduce_mean(hinges)
+            terms["ar_active"] = _share(hinges > 0)
+        return terms
+
+    def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
+        """H of items [B, j, ...] -> [B, j, k]; dropout follows from seed, step and replica."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        seed = [self.seed + 1000 * salt + 10_000 * replica, tf.cast(self.step, tf.int32)]
+        codes = self.hash_network(_items(items), training=True, dropout_seed=tf.stack(seed))
+        return _groups(codes, items)
+
+    def _ramp(self) -> tf.Tensor:
+        """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
+        since = tf.cast(self.step, tf.float32) - self.config.ssr_from
+        return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
+
+
+def _items(groups: tf.Tensor) -> tf.Tensor:
+    """[B, j, ...] -> [B j, ...]."""
+    return tf.reshape(groups, [-1, *groups.shape[2:]])
+
+
+def _groups(items: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """[B j, ...] -> [B, j, ...], with the j of `like`."""
+    return tf.reshape(items, [-1, like.shape[1], *items.shape[1:]])
+
+
+def _share(true: tf.Tensor) -> tf.Tensor:
+    """How many of them are true, in [0, 1]."""
+    return tf.reduce_mean(tf.cast(true, tf.float32))

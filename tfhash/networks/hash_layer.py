@@ -1,0 +1,81 @@
+"""The hash network H of SSGAH (Wang et al., ECCV 2018): a backbone and k sigmoid units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from tfhash.errors import UserError
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+class HashNetwork(keras.Model):
+    """Images to k activations in (0, 1), one a bit: H(x) = sigmoid(W f(x) + b), Eq. 2 of SSGAH.
+
+    f(x) is the backbone's features, passed through `hidden_units` dense ReLU layers if there are
+    any. The hash layer computes in float32 under every mixed-precision policy, so that
+    B(x) = [H(x) > 0.5] does not hang on a rounding.
+
+    The backbone always runs in inference mode: its batch normalisation uses the stored statistics,
+    so a code depends on nothing but its image, and its own dropout, whose state no checkpoint
+    keeps, is off.
+
+    Args:
+        code_length: k, the number of bits, at least 1.
+        backbone: a model from images [N, H, W, 3] in [0, 255] to features [N, F]; None: the inputs
+            are features.
+        hidden_units: the width of each hidden layer.
+        dropout: the share, in [0, 1), of the hash layer's inputs that training drops.
+    """
+
+    def __init__(
+        self,
+        code_length: int,
+        backbone: keras.Model | None = None,
+        hidden_units: Sequence[int] = (),
+        dropout: float = 0.0,
+        name: str = "hash_network",
+    ):
+        if code_length < 1:
+            raise UserError(f"--code_length: {code_length} is not allowed; at least 1 bit")
+        if not 0 <= dropout < 1:
+            raise UserError(f"--ssgah.dropout: {dropout} is not allowed; 0 <= dropout < 1")
+        # A float32 model hands images on as they are; the layers below follow the global policy.
+        super().__init__(name=name, dtype="float32")
+        self.code_length = code_length
+        self.backbone = backbone
+        self.dropout = dropout
+        self.hidden_layers = [
+            keras.layers.Dense(units, activation="relu", name=f"hidden{number}")
+            for number, units in enumerate(hidden_units, start=1)
+        ]
+        self.hash_layer = keras.layers.Dense(
+            code_length, activation="sigmoid", dtype="float32", name="hash_layer"
+        )
+
+    def build(self, input_shape):
+        width = input_shape[-1] if self.backbone is None else self.backbone.output_shape[-1]
+        for layer in (*self.hidden_layers, self.hash_layer):
+            layer.build((None, width))
+            width = layer.units
+        self.built = True
+
+    def call(self, inputs, training: bool = False, dropout_seed: tf.Tensor | None = None):
+        """Images [N, H, W, 3], or features [N, F], to activations, float32 [N, k] in (0, 1).
+
+        `dropout_seed`, int32 [2], fixes the dropped units, so that a resumed run repeats an
+        uninterrupted one; ValueError without it when training with dropout.
+        """
+        features = inputs if self.backbone is None else self.backbone(inputs, training=False)
+        for layer in self.hidden_layers:
+            features = layer(features)
+        if training and self.dropout > 0:
+            if dropout_seed is None:
+                raise ValueError("dropout_seed: None is not allowed when training with dropout")
+            # Philox gives the same mask on a CPU and on a GPU.
+            features = tf.nn.experimental.stateless_dropout(
+                features, self.dropout, dropout_seed, rng_alg="philox"
+            )
+        return self.hash_layer(features)

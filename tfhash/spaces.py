@@ -1,0 +1,239 @@
+"""Where a GAN for hashing works: on pixels, or on the features of a frozen backbone.
+
+A space turns images into what the networks see, builds the networks for it, and puts together the
+encoder that goes from an image to its code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from sklearn.neighbors import NearestNeighbors
+
+from tfhash.data.pipeline import Augment, FlipAndShift, random_view
+from tfhash.deep import DeepSettings
+from tfhash.errors import UserError
+from tfhash.networks import backbones, discriminators, generators
+from tfhash.networks.features import cached_features
+from tfhash.networks.hash_layer import HashNetwork
+
+DISCRIMINATORS = ("joint", "siamese")
+
+
+class PixelSpace:
+    """G and D on images of gan_size px in [-1, 1], H on images as they come.
+
+    width: filters of the narrowest convolution of G and D.
+    """
+
+    def __init__(self, settings: DeepSettings, gan_size: int, width: int, seed: int):
+        self.settings = settings
+        self.gan_size = gan_size
+        self.width = width
+        self.seed = seed
+        self.augment: Augment = FlipAndShift(settings.flip, settings.shift)
+        self._judge_backbone = build_backbone(settings, "all") if settings.weights else None
+
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> uint8 [n, 1, S, S, 3], one view each, without a copy."""
+        return images[:, None]
+
+    def to_gan(self, x: tf.Tensor) -> tf.Tensor:
+        """[n, S, S, 3] in [0, 255] -> float32 [n, gan_size, gan_size, 3] in [-1, 1]."""
+        x = tf.cast(x, tf.float32) / 127.5 - 1.0
+        if x.shape[1] == self.gan_size:
+            return x
+        return tf.image.resize(x, (self.gan_size, self.gan_size), antialias=True)
+
+    def to_hash(self, synthetic: tf.Tensor) -> tf.Tensor:
+        """[-1, 1] -> [0, 255]; the backbone resizes. Differentiable."""
+        return (synthetic + 1.0) * 127.5
+
+    def describe(self, x: np.ndarray) -> np.ndarray:
+        """What a judge of classes looks at, float32 [n, d]; x in [0, 255], or synthetic floats.
+
+        The features of the backbone as its weights file has it; without one, the pixels.
+        """
+        x = tf.cast(x, tf.float32) if x.dtype == np.uint8 else self.to_hash(x)
+        if self._judge_backbone is None:
+            return tf.reshape(self.to_gan(x), [len(x), -1]).numpy()
+        return self._judge_backbone(x, training=False).numpy()
+
+    def pictures(self, x: np.ndarray, *synthetic: np.ndarray) -> list[np.ndarray]:
+        """x uint8 [n, S, S, 3] and synthetic images -> uint8, all of gan_size px."""
+        all_of_them = [self.to_gan(x).numpy(), *synthetic]
+        return [
+            np.clip(np.rint((images + 1.0) * 127.5), 0, 255).astype(np.uint8)
+            for images in all_of_them
+        ]
+
+    def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
+        """H of images uint8 [n, S, S, 3] -> float32 [n, k]."""
+        return hash_network.predict(images, batch_size=256, verbose=int(len(images) > 10_000))
+
+    def hash_network(
+        self, code_length: int, hidden_units: Sequence[int], dropout: float
+    ) -> HashNetwork:
+        settings = self.settings
+        keras.utils.set_random_seed(self.seed)
+        backbone = build_backbone(settings, settings.frozen_through)
+        network = HashNetwork(code_length, backbone, hidden_units, dropout)
+        network.build((None, None, None, 3))
+        return network
+
+    def encoder(self, hash_network: HashNetwork) -> keras.Model:
+        return hash_network
+
+    def condition(self, size: int) -> keras.Model:
+        return generators.image_condition(self.gan_size, self.width, size, self.seed + 100)
+
+    def generator(self, name: str, salt: int) -> keras.Model:
+        return generators.image_generator(self.gan_size, self.width, self.seed + salt, name)
+
+    def discriminator(self, kind: str, batch_norm: bool) -> keras.Model:
+        trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
+        return _discriminator(kind, trunk, 4 * self.width, self.seed + 450)
+
+    def example(self, count: int) -> tf.Tensor:
+        return tf.zeros((count, self.gan_size, self.gan_size, 3))
+
+
+class FeatureSpace:
+    """G, D and H on the standardised features of a frozen backbone with given weights.
+
+    The features of each image and of its mirror image are computed once and kept in the cache;
+    the mirror image's are a second view, which is this space's augmentation.
+    """
+
+    def __init__(self, settings: DeepSettings, gan_size: int, width: int, seed: int):
+        if settings.weights is None:
+            raise UserError("--weights: none; features of a frozen backbone need trained weights")
+        self.settings = settings
+        self.width = width
+        self.seed = seed
+        self.augment: Augment = random_view
+        self.backbone = build_backbone(settings, "all")
+        self.features = self.backbone.output_shape[-1]
+        self.standardise = Standardise(self.features)
+
+    def _raw(self, images: np.ndarray) -> np.ndarray:
+        return cached_features(self.backbone, images, self.settings.cache_dir)
+
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> float32 [n, views, F]; the statistics are those of `learnable`."""
+        views = [self._raw(images)]
+        self.standardise.adapt(views[0][learnable])
+        if self.settings.flip:
+            views.append(self._raw(np.ascontiguousarray(images[:, :, ::-1])))
+        inputs = np.stack([self.standardise(view).numpy() for view in views], axis=1)
+        self._gallery = images, inputs[:, 0], learnable
+        return inputs
+
+    def to_gan(self, x: tf.Tensor) -> tf.Tensor:
+        return x
+
+    def to_hash(self, synthetic: tf.Tensor) -> tf.Tensor:
+        return synthetic
+
+    def hash_network(
+        self, code_length: int, hidden_units: Sequence[int], dropout: float
+    ) -> HashNetwork:
+        keras.utils.set_random_seed(self.seed)
+        network = HashNetwork(code_length, None, hidden_units, dropout)
+        network.build((None, self.features))
+        return network
+
+    def describe(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def pictures(self, *features: np.ndarray) -> list[np.ndarray]:
+        """Of each feature vector [n, F] the image that is nearest to it, uint8 [n, S, S, 3]."""
+        images, known, learnable = self._gallery
+        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known[learnable])
+        return [
+            images[learnable[neighbours.kneighbors(rows, return_distance=False)[:, 0]]]
+            for rows in features
+        ]
+
+    def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
+        features = self.standardise(self._raw(images)).numpy()
+        return hash_network.predict(features, batch_size=1024, verbose=0)
+
+    def encoder(self, hash_network: HashNetwork) -> keras.Model:
+        return FeatureEncoder(self.backbone, self.standardise, hash_network)
+
+    def condition(self, size: int) -> keras.Model:
+        return generators.feature_condition(self.width, size, self.seed + 100)
+
+    def generator(self, name: str, salt: int) -> keras.Model:
+        return generators.feature_generator(self.features, self.width, self.seed + salt, name)
+
+    def discriminator(self, kind: str, batch_norm: bool) -> keras.Model:
+        trunk = discriminators.feature_trunk(self.width, self.seed + 400)
+        return _discriminator(kind, trunk, self.width, self.seed + 450)
+
+    def example(self, count: int) -> tf.Tensor:
+        return tf.zeros((count, self.features))
+
+
+SPACES = {"pixels": PixelSpace, "features": FeatureSpace}
+
+
+class Standardise(layers.Layer):
+    """Features minus their mean, over their standard deviation; both are kept as weights."""
+
+    def __init__(self, size: int):
+        super().__init__(dtype="float32", name="standardise")
+        self.mean = self.add_weight((size,), "zeros", trainable=False, name="mean")
+        self.deviation = self.add_weight((size,), "ones", trainable=False, name="deviation")
+        self.built = True
+
+    def adapt(self, features: np.ndarray) -> None:
+        """Takes the statistics of features [n, F]; one that never varies is left unscaled."""
+        deviation = features.std(axis=0, dtype=np.float64)
+        self.mean.assign(features.mean(axis=0, dtype=np.float64))
+        self.deviation.assign(np.where(deviation > 0, deviation, 1.0))
+
+    def call(self, features):
+        return (features - self.mean) / self.deviation
+
+
+class FeatureEncoder(keras.Model):
+    """Images [n, S, S, 3] in [0, 255] -> H of their standardised features, float32 [n, k]."""
+
+    def __init__(
+        self, backbone: keras.Model, standardise: Standardise, hash_network: HashNetwork
+    ):
+        super().__init__(name="encoder", dtype="float32")
+        self.backbone = backbone
+        self.standardise = standardise
+        self.hash_network = hash_network
+        self.built = True
+
+    def call(self, images, training=False):
+        features = keras.ops.cast(self.backbone(images, training=False), "float32")
+        return self.hash_network(self.standardise(features), training=training)
+
+
+def build_backbone(settings: DeepSettings, frozen_through: str | None) -> keras.Model:
+    """The backbone that the flags ask for."""
+    return backbones.build(
+        settings.backbone,
+        input_size=settings.backbone_size,
+        weights=settings.weights,
+        allow_pickle=settings.allow_pickle_weights,
+        frozen_through=frozen_through,
+        feature_layers=settings.feature_layers,
+    )
+
+
+def _discriminator(
+    kind: str, trunk: list[layers.Layer], width: int, seed: int
+) -> discriminators.JointDiscriminator:
+    if kind == "joint":
+        return discriminators.JointDiscriminator(trunk, seed)
+    return discriminators.SiameseDiscriminator(trunk, width, width, seed)
