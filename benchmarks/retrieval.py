@@ -4,8 +4,7 @@
     python benchmarks/retrieval.py --nus_wide      # 2,100 x 193,734 items, 21 labels, mAP@5000
 
 The codes are noisy copies of one random code a class, so that distances are spread, and tied, as
-those of learned codes are. Each runs on one thread: NumPy uses no more, but for matrix products,
-whose waiting threads cost more than they bring here. Times are the best of the repeats, which take
+those of learned codes are. Times are wall-clock on one thread, the best of the repeats, which take
 turns; the peak memory is that of a further run, above what the inputs hold.
 """
 

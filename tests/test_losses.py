@@ -13,8 +13,8 @@ from tfhash import codes, losses
 QUERY, POSITIVE, NEGATIVE = [0.0, 0.0], [1.0, 0.0], [1.0, 1.0]
 
 # Two groups of three items, one number an item, so that a distance is a squared difference.
-ITEMS = [[[0.0], [1.0], [2.0]], [[4.0], [2.0], [1.0]]]
-TRIPLETS = [[[0, 1, 2], [1, 0, 2]], [[2, 1, 0], [0, 2, 1]]]
+ITEMS = tf.constant([[[0.0], [1.0], [2.0]], [[4.0], [2.0], [1.0]]])
+TRIPLETS = tf.constant([[[0, 1, 2], [1, 0, 2]], [[2, 1, 0], [0, 2, 1]]], tf.int32)
 LOGIT = math.log(3)  # of the probability 3/4
 
 
@@ -68,7 +68,7 @@ def test_inactive_hinge_has_no_gradient():
 
 
 def test_gather_triplets_stays_within_each_group():
-    gathered = [losses.gather_triplets(tf.constant(ITEMS), TRIPLETS_TENSOR, r) for r in range(3)]
+    gathered = [losses.gather_triplets(ITEMS, TRIPLETS, role) for role in range(3)]
     assert [values(role[..., 0]) for role in gathered] == [
         [[0, 1], [1, 4]],
         [[1, 0], [2, 1]],
@@ -76,15 +76,12 @@ def test_gather_triplets_stays_within_each_group():
     ]
 
 
-TRIPLETS_TENSOR = tf.constant(TRIPLETS, tf.int32)
-
-
 def test_supervised_ranking_by_hand():
     """max(0, 5 - ((q - n)² - (q - p)²)) of q p n = 0 1 2, 1 0 2; 1 2 4, 4 1 2.
 
     The gaps are 4 - 1, 1 - 1; 9 - 1, 4 - 9.
     """
-    hinges = losses.supervised_ranking(tf.constant(ITEMS), TRIPLETS_TENSOR, 5.0)
+    hinges = losses.supervised_ranking(ITEMS, TRIPLETS, 5.0)
     assert values(hinges) == [[2, 5], [0, 10]]
 
 
@@ -94,10 +91,10 @@ def test_semi_supervised_ranking_takes_the_synthetic_items_of_the_query():
     (q, p_syn, n): 2 - (4 - 9) = 7; (q, p, n_syn): 2 - (1 - 1) = 2.
     """
     with_p, with_n = losses.semi_supervised_ranking(
-        tf.constant(ITEMS[:1]),
+        ITEMS[:1],
         tf.constant([[[3.0], [50.0], [60.0]]]),
         tf.constant([[[1.0], [70.0], [80.0]]]),
-        tf.constant([[[0, 1, 2]]]),
+        TRIPLETS[:1, :1],
         2.0,
     )
     assert (values(with_p), values(with_n)) == ([[7]], [[2]])
@@ -112,9 +109,7 @@ def test_adversary_ranking_by_hand(margin, hinge, gradient):
     synthetic = tf.constant([[[3.0], [50.0], [60.0]]])
     with tf.GradientTape() as tape:
         tape.watch(synthetic)
-        result = losses.adversary_ranking(
-            tf.constant(ITEMS[:1]), synthetic, tf.constant([[[0, 1, 2]]]), margin
-        )
+        result = losses.adversary_ranking(ITEMS[:1], synthetic, TRIPLETS[:1, :1], margin)
     assert values(result) == [[hinge]]
     assert values(tape.gradient(result, synthetic)) == [[[gradient], [0], [0]]]
 
@@ -146,7 +141,8 @@ def test_label_smoothing_moves_the_target_of_real_triplets_alone():
 
 
 @pytest.mark.parametrize(
-    ("minimax", "loss", "gradient"), [(False, math.log(4 / 3), -1 / 4), (True, -math.log(4), -3 / 4)]
+    ("minimax", "loss", "gradient"),
+    [(False, math.log(4 / 3), -1 / 4), (True, -math.log(4), -3 / 4)],
 )
 def test_generator_loss_by_hand(minimax, loss, gradient):
     """D = 3/4: -log D with d/dlogit = -(1 - D); minimax: log(1 - D) with -D. Both ask for more."""
@@ -167,7 +163,7 @@ def test_kl_to_standard_normal_by_hand():
 
 
 def test_kl_is_least_at_the_standard_normal():
-    """Its gradient there is 0 in both arguments: d/dmean = mean, d/dlog_variance = (e^v - 1) / 2."""
+    """Its gradient there is 0 in both arguments: they are mean and (e^log_variance - 1) / 2."""
     zeros = tf.zeros((1, 3)), tf.zeros((1, 3))
     with tf.GradientTape() as tape:
         tape.watch(zeros)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import pytest
@@ -41,7 +42,8 @@ def test_an_unknown_name_is_a_mistake_of_the_user(name):
 def test_every_method_has_a_configuration_and_settings():
     for name in methods.names():
         hasher = methods.get(name)
-        hasher.Config(), hasher.Settings()
+        for config in (hasher.Config(), hasher.Settings()):
+            assert all("help" in field.metadata for field in dataclasses.fields(config))
 
 
 def test_a_module_that_is_dropped_in_is_a_method(tmp_path, monkeypatch):

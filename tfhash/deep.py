@@ -40,20 +40,24 @@ class DeepSettings:
     weights: str | None = setting(None, "file of the backbone's weights, or imagenet")
     allow_pickle_weights: bool = setting(False, "load --weights also where it is a pickle (.npy)")
     backbone_size: int | None = setting(None, "side in px that the backbone resizes images to")
-    feature_layers: tuple[str, ...] = setting((), "layers of the backbone whose averages over "
-                                              "space are the features, e.g. fire8,fire9; none: "
-                                              "its last")  # fmt: skip
+    feature_layers: tuple[str, ...] = setting(
+        (), "layers whose averages over space are the features, e.g. fire8,fire9; none: the last"
+    )
     frozen_through: str | None = setting(None, "last layer of the backbone that is not trained")
     steps: int = setting(2000, "updates of the hash network")
     batch_size: int = setting(64, "labelled images a batch")
     unlabelled_batch_size: int = setting(64, "unlabelled images a batch")
-    groups: int = setting(1, "parts of a batch that form triplets among themselves; a multiple of "
-                          "the number of replicas")  # fmt: skip
-    triplets: str = setting("in_batch", "in_batch: an image stands in many triplets; sampled: "
-                            "each triplet brings its own three images")  # fmt: skip
+    groups: int = setting(
+        1, "parts of a batch that form triplets among themselves; a multiple of the replicas"
+    )
+    triplets: str = setting(
+        "in_batch",
+        "in_batch: an image stands in many triplets; sampled: each triplet brings its own images",
+    )
     triplets_per_query: int = setting(8, "triplets of which an image is the query (in_batch)")
-    triplets_csv: str | None = setting(None, "CSV of query,positive,negative paths, in place of "
-                                       "triplets from labels")  # fmt: skip
+    triplets_csv: str | None = setting(
+        None, "CSV of query,positive,negative paths, in place of triplets from labels"
+    )
     flip: bool = setting(False, "augmentation: random horizontal flips")
     shift: int = setting(1, "augmentation: random shifts by up to this many px")
     checkpoint_every: int = setting(200, "steps between checkpoints, log lines and validations")

@@ -31,23 +31,27 @@ class Experiment:
     """Which data, which split of it, which method, and how it is judged."""
 
     method: str = setting("ssgah", "what learns the codes")
-    dataset: str = setting("digits", "digits, cifar10, or folder: one subfolder of --data_dir a "
-                           "class, and unlabelled/")  # fmt: skip
+    dataset: str = setting(
+        "digits", "digits, cifar10, or folder: one subfolder of --data_dir a class, and unlabelled/"
+    )
     data_dir: str | None = setting(None, "where the data set is", decides=False)
     unreadable: str = setting("refuse", "refuse or skip images that cannot be read (folder)")
-    image_size: int | None = setting(None, "side in px that images are resized to; by default "
-                                     "that of the data set")  # fmt: skip
+    image_size: int | None = setting(
+        None, "side in px that images are resized to; by default that of the data set"
+    )
     protocol: str = setting("per_class", "how the images are split: per_class, unseen_classes")
     queries_per_class: int = setting(20, "query images a class")
     labelled_per_class: int = setting(10, "labelled images a class, those for validation included")
-    validation_fraction: float = setting(0.1, "part of the labelled images that is not trained on "
-                                         "but watched")  # fmt: skip
+    validation_fraction: float = setting(
+        0.1, "part of the labelled images that is not trained on but watched"
+    )
     seed: int = setting(0, "seed of everything random")
     split_seed: int | None = setting(None, "seed of the split alone; by default --seed")
     code_length: int = setting(24, "bits of a code")
     map_at: tuple[int, ...] = setting((), "depths R of mAP@R, beside mAP over the whole ranking")
-    precision_at: tuple[int, ...] = setting((10, 20, 50, 100, 200, 500, 1000), "depths N of "
-                                            "precision@N; 100 is always there")  # fmt: skip
+    precision_at: tuple[int, ...] = setting(
+        (10, 20, 50, 100, 200, 500, 1000), "depths N of precision@N; 100 is always there"
+    )
     radius: int = setting(2, "Hamming radius of precision within a radius")
     ties: str = setting("expected", "order of items at one distance: expected, stable, best, worst")
     name: str | None = setting(None, "a label for the report", decides=False)

@@ -1,4 +1,4 @@
-"""Kill -9 at any moment, the same command again: the weights of an uninterrupted run, bit for bit."""
+"""Kill -9, the same command again: the weights of an uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -81,7 +81,8 @@ def test_killed_in_both_stages_it_ends_with_the_same_weights(uninterrupted, tmp_
         assert expected.keys() == found.keys() and len(expected) > 4
         for key, array in expected.items():
             np.testing.assert_array_equal(array, found[key], err_msg=f"{name} {key}")
-    before, after = (json.loads((d / "metrics.json").read_text()) for d in (uninterrupted, tmp_path))
+    runs = (uninterrupted, tmp_path)
+    before, after = (json.loads((d / "metrics.json").read_text()) for d in runs)
     different = {key for key in before if before[key] != after[key]}
     assert different <= {"command", "train_seconds", "stage1_seconds", "stage2_seconds"}
 

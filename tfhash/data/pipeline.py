@@ -8,7 +8,7 @@ same global batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,8 @@ class TrainingBatches:
     inputs: [n, views, ...], images or features; labelled, unlabelled: positions in it (unlabelled
     may be empty); triplets: positions in `labelled`; groups: B groups a batch, the leading axis
     that a strategy divides; unlabelled_size: u unlabelled items a group; noise_size: length of the
-    normal noise vector of each item; augment: from [n, views, ...] to [n, ...].
+    normal noise vector of each item; augment: from [n, views, ...] to [n, ...]; other_view: a
+    second augmentation of each item goes with the first.
     """
 
     inputs: np.ndarray
@@ -65,7 +66,8 @@ class TrainingBatches:
     unlabelled_size: int
     noise_size: int
     augment: Augment
-    seed: int
+    seed: Sequence[int]
+    other_view: bool = False
 
     def __post_init__(self) -> None:
         if self.unlabelled_size and not len(self.unlabelled):
@@ -75,23 +77,32 @@ class TrainingBatches:
         """The batch of a step.
 
         images [B, m, ...] and unlabelled [B, u, ...] in the dtype of `inputs`; triplets int32
-        [B, t, 3], positions among the m; noise float32 [B, m + u, noise_size].
+        [B, t, 3], positions among the m; noise float32 [B, m + u, noise_size]; with other_view
+        also other_images and other_unlabelled.
         """
-        rng = np.random.Generator(np.random.PCG64([self.seed, int(step)]))
+        rng = np.random.Generator(np.random.PCG64([*self.seed, int(step)]))
         drawn = [self.triplets.sample(rng) for _ in range(self.groups)]
-        members = self.labelled[np.concatenate([members for members, _ in drawn])]
-        images = self.augment(self.inputs[members], rng)
-        chosen = rng.integers(0, max(len(self.unlabelled), 1), self.groups * self.unlabelled_size)
-        unlabelled = self.augment(self.inputs[self.unlabelled[chosen]], rng)
-        noise_shape = (self.triplets.group_size + self.unlabelled_size, self.noise_size)
-        return {
-            "images": images.reshape(self.groups, -1, *images.shape[1:]),
+        labelled = self.labelled[np.concatenate([members for members, _ in drawn])]
+        # All that a method without unlabelled images draws comes first, so that it sees the same
+        # labelled batches as one with them.
+        batch = {
+            "images": self._view(labelled, rng),
             "triplets": np.stack([triplets for _, triplets in drawn]),
-            "unlabelled": unlabelled.reshape(
-                self.groups, self.unlabelled_size, *unlabelled.shape[1:]
-            ),
-            "noise": rng.standard_normal((self.groups, *noise_shape), np.float32),
         }
+        chosen = rng.integers(0, max(len(self.unlabelled), 1), self.groups * self.unlabelled_size)
+        unlabelled = self.unlabelled[chosen]
+        noise_shape = (self.triplets.group_size + self.unlabelled_size, self.noise_size)
+        batch["unlabelled"] = self._view(unlabelled, rng)
+        batch["noise"] = rng.standard_normal((self.groups, *noise_shape), np.float32)
+        if self.other_view:
+            batch["other_images"] = self._view(labelled, rng)
+            batch["other_unlabelled"] = self._view(unlabelled, rng)
+        return batch
+
+    def _view(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """An augmentation of each item: positions [B j] -> [B, j, ...]."""
+        items = self.augment(self.inputs[positions], rng)
+        return items.reshape(self.groups, len(positions) // self.groups, *items.shape[1:])
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1 in order, two of them prepared ahead."""

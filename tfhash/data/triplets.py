@@ -77,7 +77,7 @@ class InBatchTriplets:
         queries[missing] = rng.choice(complete, missing.sum())
         queries = np.tile(queries, self.triplets_per_query)
         triplets = np.stack(
-            [queries, _choose(related[queries], rng), _choose(different[queries], rng)], axis=1
+            [queries, _choose(related, queries, rng), _choose(different, queries, rng)], axis=1
         )
         return members, triplets.astype(np.int32)
 
@@ -96,9 +96,10 @@ class InBatchTriplets:
         return np.concatenate([[query, positive, negative], others]).astype(np.int64)
 
 
-def _choose(allowed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One allowed column of each row, each as likely: bool [t, m] -> int64 [t]."""
-    return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(axis=1)
+def _choose(allowed: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each of rows [t] one column that allowed, bool [n, m], has True there: int64 [t]."""
+    allowed_first = np.argsort(~allowed, axis=1, kind="stable")
+    return allowed_first[rows, rng.integers(0, allowed.sum(axis=1)[rows])]
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,11 @@ class SampledTriplets:
         queries = rng.choice(self._queries, self.triplets)
         related = self._related[queries]
         different = ~related
-        different[np.arange(self.triplets), queries] = False
-        rows = np.stack([queries, _choose(related, rng), _choose(different, rng)], axis=1)
+        each = np.arange(self.triplets)
+        different[each, queries] = False
+        rows = np.stack(
+            [queries, _choose(related, each, rng), _choose(different, each, rng)], axis=1
+        )
         return rows.reshape(-1), _consecutive(self.triplets)
 
 

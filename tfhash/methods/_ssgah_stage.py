@@ -70,8 +70,11 @@ class SSGAHStage(Stage):
         return variables
 
     def gradients(self, batch):
-        x = tf.concat([batch["images"], batch["unlabelled"]], axis=1)
-        x = tf.cast(x, tf.float32)
+        x = _items_of(batch, "images", "unlabelled")
+        # What G and D see: the same images, perhaps in another augmented view.
+        seen = x
+        if "other_images" in batch:
+            seen = _items_of(batch, "other_images", "other_unlabelled")
         triplets = batch["triplets"]
         variables = {
             name: [variable.value for variable in of_optimizer]
@@ -87,11 +90,11 @@ class SSGAHStage(Stage):
                 tapes[name].watch(watched)
             synthetic = None
             if self.synthesises:
-                *synthetic, terms["kl"] = self._synthesise(x, batch["noise"])
+                *synthetic, terms["kl"] = self._synthesise(seen, batch["noise"])
             if self.train_gan:
-                terms |= self._play(x, *synthetic, triplets)
+                terms |= self._play(seen, *synthetic, triplets)
             if self.rankings:
-                terms |= self._rank(x, synthetic, triplets, batch["images"].shape[1])
+                terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
             objectives = self._objectives(terms)
         return {
             name: tape.gradient(objectives[name], variables[name]) for name, tape in tapes.items()
@@ -152,9 +155,8 @@ class SSGAHStage(Stage):
             "order_accuracy": _share(ordered > swapped),
         }
 
-    def _rank(self, x, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
+    def _rank(self, x, seen, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
         """The terms of H, and what tells how they do. `labelled`: m, of the items of x."""
-        config = self.config
         of_x = self._hash(x if "ssr" in self.rankings else x[:, :labelled], 0)
         codes = of_x[:, :labelled]
         query, positive, negative = (
@@ -171,33 +173,82 @@ class SSGAHStage(Stage):
         }
         if not synthetic:
             return terms
-        positive, negative = (self.space.to_hash(s) for s in synthetic)
+        positive = self.space.to_hash(synthetic[0])
         if "ssr" not in self.rankings:
             positive = positive[:, :labelled]
         positive = self._hash(positive, 1)
         if "ssr" in self.rankings:
-            negative = self._hash(negative, 2)
-            parts = (
-                *losses.semi_supervised_ranking(
-                    codes, positive[:, :labelled], negative[:, :labelled], triplets, self.margin_ssr
-                ),
-                losses.triplet_hinge(
-                    self.margin_ssr,
-                    *(of[:, labelled:] for of in (of_x, positive, negative)),
-                ),
-            )
-            # A sum of means, as Eq. 5 is a sum of sums; no unlabelled items, no third part.
-            parts = [part for part in parts if part.shape[1]]
-            terms["ssr"] = tf.add_n([tf.reduce_mean(part) for part in parts])
-            terms["ssr_active"] = tf.add_n([_share(part > 0) for part in parts]) / len(parts)
-            terms["ssr_weight"] = self.weight_ssr * self._ramp()
+            terms |= self._semi_supervised(of_x, positive, seen, synthetic, triplets, labelled)
         if "ar" in self.rankings:
             hinges = losses.adversary_ranking(
-                codes, positive[:, :labelled], triplets, config.margin_ar
+                codes, positive[:, :labelled], triplets, self.config.margin_ar
             )
             terms["ar"] = tf.reduce_mean(hinges)
             terms["ar_active"] = _share(hinges > 0)
         return terms
+
+    def _semi_supervised(
+        self, of_x, of_positive, seen, synthetic, triplets, labelled: int
+    ) -> dict[str, tf.Tensor]:
+        """L_ssr: the sum of the means over its three kinds of triplets, as Eq. 5 is one of sums.
+
+        of_x, of_positive: the codes [B, j, k] of x and of G_p(x).
+        """
+        exchanged = self.config.unlabelled_negatives == "exchanged"
+        negative = self.space.to_hash(synthetic[1])
+        of_negative = self._hash(negative[:, :labelled] if exchanged else negative, 2)
+        parts = losses.semi_supervised_ranking(
+            of_x[:, :labelled],
+            of_positive[:, :labelled],
+            of_negative[:, :labelled],
+            triplets,
+            self.margin_ssr,
+        )
+        means = [tf.reduce_mean(hinges) for hinges in parts]
+        active = [_share(hinges > 0) for hinges in parts]
+        if of_x.shape[1] > labelled:
+            unlabelled = (of_x[:, labelled:], of_positive[:, labelled:])
+            if exchanged:
+                items = (seen[:, labelled:], synthetic[0][:, labelled:])
+                negatives, kept = self._exchanged(unlabelled[1], *items)
+            else:
+                negatives, kept = of_negative[:, None, labelled:], 1.0
+            # [B, r, u]: r negatives of each u, of which some are kept.
+            hinges = losses.triplet_hinge(
+                self.margin_ssr, *(codes[:, None] for codes in unlabelled), negatives
+            )
+            kept *= tf.ones_like(hinges)
+            count = tf.maximum(tf.reduce_sum(kept, axis=(1, 2)), 1.0)
+            means.append(tf.reduce_mean(tf.reduce_sum(kept * hinges, axis=(1, 2)) / count))
+            share = tf.reduce_sum(kept * tf.cast(hinges > 0, tf.float32), axis=(1, 2)) / count
+            active.append(tf.reduce_mean(share))
+        return {
+            "ssr": tf.add_n(means),
+            "ssr_active": tf.add_n(active) / len(active),
+            "ssr_weight": self.weight_ssr * self._ramp(),
+        }
+
+    def _exchanged(self, of_positive, x, positive) -> tuple[tf.Tensor, tf.Tensor]:
+        """The G_p of other images as negatives: codes [B, r, u, k], and which D takes for such.
+
+        of_positive: the codes [B, u, k] of `positive`, G_p(x). Kept, 1.0 in float32 [B, r, u], are
+        those for which D's logit of (u, G_p(u), other) is higher by a margin than that of (u,
+        other, G_p(u)).
+        """
+        count = x.shape[1]
+        rolls = range(1, 1 + min(self.config.exchanges, count - 1))
+        items = tf.concat([self.space.to_gan(_items(x)), _items(positive)], 0)
+        embedded = self.discriminator.embed(items)
+        embedded_x, embedded_positive = (_groups(e, x) for e in tf.split(embedded, 2))
+        kept = []
+        for roll in rolls:
+            other = _items(tf.roll(embedded_positive, roll, axis=1))
+            u, own = _items(embedded_x), _items(embedded_positive)
+            order = self.discriminator.compare(u, own, other)
+            order -= self.discriminator.compare(u, other, own)
+            kept.append(_groups(tf.cast(order > self.config.exchange_margin, tf.float32), x))
+        negatives = tf.stack([tf.roll(of_positive, roll, axis=1) for roll in rolls], axis=1)
+        return negatives, tf.stack(kept, axis=1)
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
         """H of items [B, j, ...] -> [B, j, k]; dropout follows from seed, step and replica."""
@@ -210,6 +261,11 @@ class SSGAHStage(Stage):
         """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
         since = tf.cast(self.step, tf.float32) - self.config.ssr_from
         return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
+
+
+def _items_of(batch: Mapping[str, tf.Tensor], *names: str) -> tf.Tensor:
+    """The labelled and the unlabelled items of a batch, float32 [B, m + u, ...]."""
+    return tf.cast(tf.concat([batch[name] for name in names], axis=1), tf.float32)
 
 
 def _items(groups: tf.Tensor) -> tf.Tensor:

@@ -25,6 +25,7 @@ from tfhash.hasher import Run, setting
 from tfhash.methods._ssgah_stage import SSGAHStage
 from tfhash.spaces import DISCRIMINATORS, SPACES
 
+NEGATIVES = ("generated", "exchanged")
 VARIANTS = ("ssgah", "w_ssr", "w_ar", "baseline")
 
 
@@ -33,8 +34,9 @@ class SSGAHConfig:
     """Hyperparameters; the defaults are the paper's, or DCGAN's where the paper is silent."""
 
     variant: str = setting("ssgah", "ssgah, or an ablation of Table 3: w_ssr, w_ar, baseline")
-    space: str = setting("pixels", "pixels, or features: the GAN and the hash layer work on "
-                         "features of the frozen backbone")  # fmt: skip
+    space: str = setting(
+        "pixels", "pixels; or features: G, D and H work on those of the frozen backbone"
+    )
     margin_sr: float | None = setting(None, "margin of L_sr, by default code_length / 4")
     margin_ssr: float | None = setting(None, "margin of L_ssr, by default code_length / 8")
     margin_ar: float = setting(1.0, "margin of L_ar")
@@ -44,20 +46,34 @@ class SSGAHConfig:
     ssr_from: int = setting(0, "stage 2 trains H on L_sr alone up to this step")
     ssr_ramp: int = setting(0, "steps over which the weight of L_ssr then rises to its full value")
     gate: bool = setting(False, "scale L_ssr by how much more often G_p keeps x's class than G_n")
-    ssr_updates_generator: bool = setting(False, "G minimises L_ssr too, as Eq. 9 has it; not so "
-                                          "in Eq. 5")  # fmt: skip
+    unlabelled_negatives: str = setting(
+        "generated",
+        "n_syn of an unlabelled u in L_ssr: generated, G_n(u), as Eq. 5 has it; exchanged, the G_p "
+        "of other unlabelled images that D takes for negatives of u",
+    )
+    exchanges: int = setting(6, "how many other images are asked (exchanged)")
+    exchange_margin: float = setting(
+        1.0,
+        "by how much D's logit of (u, p_syn, n_syn) must exceed that of (u, n_syn, p_syn) "
+        "(exchanged)",
+    )
+    other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
+    ssr_updates_generator: bool = setting(False, "G minimises L_ssr, as Eq. 9 has it; not in Eq. 5")
     ar_updates_generator: bool = setting(True, "G maximises L_ar, as Eq. 6 has it")
     minimax: bool = setting(False, "G minimises log(1 - D), as Eq. 1 has it, not -log D")
     label_smoothing: float = setting(0.0, "D's target for real triplets is 1 minus this")
     gan_steps: int = setting(20000, "updates of stage 1, G and D alone under Eq. 1")
     gan_learning_rate: float = setting(2e-4, "Adam's rate for G and D")
+    stage2_gan_rate: float = setting(1.0, "factor of that rate in stage 2")
     gan_beta_1: float = setting(0.5, "Adam's beta_1 for G and D")
     gan_size: int = setting(32, "side in px of the images of G and D: 16, 32 or 64")
     gan_width: int = setting(64, "filters (units) of the narrowest layer of G and D")
     condition_size: int = setting(128, "length of the condition c")
     noise_size: int = setting(100, "length of the noise z")
-    discriminator: str = setting("joint", "joint: D sees three stacked images; siamese: it compares "
-                                 "what one trunk makes of each")  # fmt: skip
+    discriminator: str = setting(
+        "joint",
+        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of each",
+    )
     discriminator_batch_norm: bool = setting(True, "batch normalisation in D")
     hash_optimizer: str = setting("sgd", "optimizer of H: sgd (momentum .9) or adamw")
     hash_learning_rate: float = setting(1e-4, "learning rate of H")
@@ -65,14 +81,16 @@ class SSGAHConfig:
     weight_decay: float = setting(0.0, "AdamW's weight decay for H")
     hidden_units: int = setting(0, "units of a ReLU layer before the hash layer; 0 for none")
     dropout: float = setting(0.0, "dropout in H before the hash layer")
-    stage1_dir: str | None = setting(None, "folder that keeps stage 1, to be used by other runs "
-                                     "on the same split", decides=False)  # fmt: skip
+    stage1_dir: str | None = setting(
+        None, "folder that keeps stage 1 for other runs on the same split", decides=False
+    )
 
     def __post_init__(self) -> None:
         allowed = {
             "variant": VARIANTS,
             "space": tuple(SPACES),
             "discriminator": DISCRIMINATORS,
+            "unlabelled_negatives": NEGATIVES,
             "hash_optimizer": ("sgd", "adamw"),
             "hash_schedule": ("constant", "cosine"),
         }
@@ -234,9 +252,10 @@ class SSGAH(DeepHasher):
                 if name == "hash":
                     optimizer = self._hash_optimizer()
                 else:
-                    optimizer = keras.optimizers.Adam(
-                        config.gan_learning_rate, beta_1=config.gan_beta_1
-                    )
+                    rate = config.gan_learning_rate
+                    if stage.rankings:
+                        rate *= config.stage2_gan_rate
+                    optimizer = keras.optimizers.Adam(rate, beta_1=config.gan_beta_1)
                 optimizers[name] = (optimizer, variables)
             stage.compile(optimizers, jit_compile=self.settings.xla)
         return stage
@@ -253,16 +272,20 @@ class SSGAH(DeepHasher):
     def _batches(self, data: LearningData, stage: int) -> TrainingBatches:
         settings, config = self.settings, self.config
         alone = config.variant == "baseline"
+        unlabelled_size = settings.unlabelled_batch_size // settings.groups
+        if alone or not len(data.splits.unlabelled):
+            unlabelled_size = 0
         return TrainingBatches(
             data.inputs,
             labelled=data.labelled,
             unlabelled=data.splits.unlabelled,
             triplets=data.sampler(settings),
             groups=settings.groups,
-            unlabelled_size=0 if alone else settings.unlabelled_batch_size // settings.groups,
+            unlabelled_size=unlabelled_size,
             noise_size=0 if alone else config.condition_size + config.noise_size,
             augment=self.space.augment,
             seed=(self.seed, stage),
+            other_view=config.other_view and stage == 1 and not alone,
         )
 
     def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
