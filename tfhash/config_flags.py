@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -46,11 +47,15 @@ def parsed(
         values[field.name] = flag_values[name].value
         kind, item = config_values.kind_of(config_class, field.name)
         if kind is tuple:
-            try:
-                values[field.name] = [item(part) for part in values[field.name]]
-            except ValueError:
-                raise UserError(
-                    f"--{name}: {','.join(values[field.name])}; allowed: {item.__name__}s with "
-                    "commas between them"
-                ) from None
+            values[field.name] = items(name, values[field.name], item)
     return config_values.build(config_class, values)
+
+
+def items(name: str, parts: Sequence[str], item: type) -> tuple:
+    """The parts of the list that --name was given, as values of type item. UserError for others."""
+    try:
+        return tuple(item(part) for part in parts)
+    except ValueError:
+        raise UserError(
+            f"--{name}: {','.join(parts)}; allowed: {item.__name__}s with commas between them"
+        ) from None

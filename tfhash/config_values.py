@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tfhash.errors import UserError
 
 
 def build(config_class: type, values: Mapping[str, Any]) -> Any:
@@ -44,6 +46,28 @@ def deciding(config: Any, prefix: str = "") -> dict[str, Any]:
         for field in dataclasses.fields(config)
         if field.metadata["decides"]
     }
+
+
+def check(
+    config: Any,
+    prefix: str = "",
+    *,
+    choices: Mapping[str, Sequence[str]],
+    least: Mapping[str, int],
+) -> None:
+    """UserError for the first field that is none of its choices or below its least value.
+
+    Of a tuple each item is looked at; None stands for a default and is allowed.
+    """
+    for name, allowed in choices.items():
+        value = getattr(config, name)
+        if value not in allowed:
+            raise UserError(f"--{prefix}{name}: {value!r}; allowed: {', '.join(allowed)}")
+    for name, bound in least.items():
+        value = getattr(config, name)
+        for number in value if isinstance(value, tuple) else (value,):
+            if number is not None and number < bound:
+                raise UserError(f"--{prefix}{name}: {number}; at least {bound} is allowed")
 
 
 def kind_of(config_class: type, name: str) -> tuple[type, type | None]:

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhash import config_values
 from tfhash.callbacks import SaveCheckpoint, StopOnNonFinite
 from tfhash.checkpoints import Checkpoints
 from tfhash.data.pipeline import TrainingBatches
@@ -67,11 +68,17 @@ class DeepSettings:
     cache_dir: str = setting("~/.cache/tfhash", "where computed features are kept", decides=False)
 
     def __post_init__(self) -> None:
-        _allowed("strategy", self.strategy, STRATEGIES)
-        _allowed("triplets", self.triplets, TRIPLETS)
-        for name in ("steps", "batch_size", "groups", "triplets_per_query", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: {getattr(self, name)}; at least 1 is allowed")
+        positive = ("steps", "groups", "triplets_per_query", "checkpoint_every", "backbone_size")
+        config_values.check(
+            self,
+            choices={"strategy": STRATEGIES, "triplets": TRIPLETS},
+            least={
+                **dict.fromkeys(positive, 1),
+                "batch_size": 3 * self.groups,  # of fewer images a group there is no triplet
+                "unlabelled_batch_size": 0,
+                "shift": 0,
+            },
+        )
         for name in ("batch_size", "unlabelled_batch_size"):
             if getattr(self, name) % self.groups:
                 raise UserError(
@@ -79,11 +86,6 @@ class DeepSettings:
                 )
         if self.xla and self.strategy != "one_device":
             raise UserError(f"--xla: not with --strategy={self.strategy}; allowed: one_device")
-
-
-def _allowed(flag: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise UserError(f"--{flag}: {value!r}; allowed: {', '.join(choices)}")
 
 
 def make_strategy(name: str) -> tf.distribute.Strategy:

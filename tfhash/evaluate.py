@@ -15,11 +15,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
-from tfhash import experiment, mains, retrieval  # noqa: E402
+from tfhash import config_flags, experiment, mains  # noqa: E402
 from tfhash.checkpoints import write_text  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.evaluate"
+# Of the run's metrics.json: what was judged, as against how well it did.
+IDENTITY = ("method", "code_length", "dataset", "protocol", "split_fingerprint")
 
 
 def define_flags() -> None:
@@ -39,6 +41,11 @@ def main(argv: list[str]) -> None:
     config = dataclasses.replace(config, **_overrides())
     if flags.FLAGS.encode:
         image_set, parts = experiment.load_data(config)
+        if parts.fingerprint != metrics["split_fingerprint"]:
+            raise UserError(
+                f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
+                f"data of the run, whose split is {metrics['split_fingerprint']}"
+            )
         packed = experiment.load(model_dir).encode(image_set.images)
         query, database = (
             {"codes": packed[rows], "labels": image_set.labels[rows]}
@@ -47,9 +54,12 @@ def main(argv: list[str]) -> None:
     else:
         query, database = (_read_codes(model_dir, part) for part in ("query", "database"))
     judged = experiment.judge(config, query, database)
-    mains.print_table({**metrics, **judged})
+    mains.print_table({key: metrics[key] for key in IDENTITY} | judged)
     if flags.FLAGS.output:
-        write_text(Path(flags.FLAGS.output), json.dumps(judged, indent=1) + "\n")
+        try:
+            write_text(Path(flags.FLAGS.output), json.dumps(judged, indent=1) + "\n")
+        except OSError as error:
+            raise UserError(f"--output: cannot write {flags.FLAGS.output} ({error})") from None
 
 
 def _overrides() -> dict:
@@ -60,19 +70,9 @@ def _overrides() -> dict:
         for name in ("ties", "radius", "data_dir")
         if given[name].value is not None
     }
-    if overrides.get("ties", "stable") not in retrieval.TIES:
-        raise UserError(f"--ties: {given.ties!r}; allowed: {', '.join(retrieval.TIES)}")
-    if overrides.get("radius", 0) < 0:
-        raise UserError(f"--radius: {given.radius}; allowed: 0 or more bits")
     for name in ("map_at", "precision_at"):
-        if given[name].value is None:
-            continue
-        try:
-            overrides[name] = tuple(int(depth) for depth in given[name].value)
-        except ValueError:
-            overrides[name] = (0,)
-        if min(overrides[name], default=1) < 1:
-            raise UserError(f"--{name}: {','.join(given[name].value)}; allowed: integers from 1 on")
+        if given[name].value is not None:
+            overrides[name] = config_flags.items(name, given[name].value, int)
     return overrides
 
 

@@ -24,6 +24,7 @@ from tfhash.errors import UserError
 from tfhash.hasher import Hasher, Run, setting
 
 TOP_QUERIES, TOP_RESULTS = 10, 10
+MOST_SEED = 10**9  # sums of it and small numbers seed the parts of a run, and have to fit int32
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,17 @@ class Experiment:
     radius: int = setting(2, "Hamming radius of precision within a radius")
     ties: str = setting("expected", "order of items at one distance: expected, stable, best, worst")
     name: str | None = setting(None, "a label for the report", decides=False)
+
+    def __post_init__(self) -> None:
+        """Refuses what would else be found out after the training."""
+        positive = dict.fromkeys(("code_length", "map_at", "precision_at"), 1)
+        config_values.check(
+            self,
+            choices={"protocol": tuple(splits.PROTOCOLS), "ties": retrieval.TIES},
+            least={**positive, "radius": 0, "seed": 0, "split_seed": 0},
+        )
+        if self.seed > MOST_SEED:
+            raise UserError(f"--seed: {self.seed}; at most {MOST_SEED} is allowed")
 
 
 def run(
@@ -91,6 +103,8 @@ def run(
         "seed": config.seed,
         "code_length": config.code_length,
         **metrics,
+        "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
+        "steps": settings.steps,
         **facts,
         "image_size": hasher.image_size,
         "class_count": len(image_set.class_names),
@@ -211,9 +225,12 @@ def read(model_dir: Path) -> tuple[Experiment, Any, Any, dict[str, Any]]:
     path = model_dir / "metrics.json"
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--model_dir: no finished run in {model_dir} ({error})") from None
-    values = metrics["flags"]
+        values = metrics["flags"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--model_dir: no finished run in {model_dir} ({error}); allowed: a folder that "
+            "tfhash.train has finished"
+        ) from None
     method = methods.get(values["method"])
     prefix = f"{values['method']}."
     own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}

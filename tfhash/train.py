@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -16,6 +17,7 @@ from absl import flags  # noqa: E402
 
 from tfhash import config_flags, config_values, experiment, mains, methods  # noqa: E402
 from tfhash.checkpoints import NonFiniteError, claim, write_text  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
 from tfhash.hasher import Run  # noqa: E402
 
 NAME = "tfhash.train"
@@ -45,10 +47,13 @@ def main(argv: list[str]) -> int:
     configs = ((config, ""), (settings, ""), (method_config, prefix))
     writes = os.environ.get("TF_CONFIG", "") == "" or '"index": 0' in os.environ["TF_CONFIG"]
     deciding = {k: v for c, p in configs for k, v in config_values.deciding(c, p).items()}
-    claim(directory / "config.json", deciding, writes)
-    if writes:
-        flag_lines = [line for c, p in configs for line in config_values.lines(c, p)]
-        write_text(directory / "flags.txt", "\n".join(flag_lines) + "\n")
+    flag_lines = [line for c, p in configs for line in config_values.lines(c, p)]
+    try:
+        _occupy(directory, deciding, writes)
+        if writes:
+            write_text(directory / "flags.txt", "\n".join(flag_lines) + "\n")
+    except OSError as error:
+        raise UserError(f"--model_dir: cannot write to {directory} ({error})") from None
     command = shlex.join(["python", "-m", NAME, *sys.argv[1:]])
     try:
         metrics = experiment.run(
@@ -67,6 +72,15 @@ def main(argv: list[str]) -> int:
         for picture in sorted((directory / "figures").glob("*.png")):
             print(f"picture:    {picture}")
     return 0
+
+
+def _occupy(directory: Path, deciding: dict[str, Any], writes: bool) -> None:
+    """Makes sure that the folder holds the work of these values, or no work yet."""
+    path, begun = directory / "config.json", (directory / "checkpoints").is_dir()
+    if writes and not begun:
+        path.unlink(missing_ok=True)  # left by a run that ended at a mistake in its flags
+    if writes or begun:
+        claim(path, deciding, writes)
 
 
 def entry_point() -> None:

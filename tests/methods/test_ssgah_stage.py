@@ -269,3 +269,52 @@ def test_no_unlabelled_images_leave_the_labelled_part_of_l_ssr():
     stage, batch = make_stage("w_ssr"), make_batch(unlabelled=0)
     terms = stage.gradients(batch)[1]
     assert np.isfinite(terms["ssr"]) and terms["ssr"] > 0
+
+
+def test_exchanged_negatives_are_the_synthetic_positives_of_others_that_d_is_sure_of():
+    """(u, G_p(u), G_p(u')) for each other u' of the group, kept by D's margin: by loops."""
+    batch = make_batch(groups=2, labelled=5, unlabelled=3)
+    margin = 0.01
+    stage = make_stage(
+        "w_ssr", unlabelled_negatives="exchanged", exchanges=6, exchange_margin=margin
+    )
+    terms = stage.gradients(batch)[1]
+    generated = make_stage("w_ssr").gradients(batch)[1]
+    x = tf.concat([batch["images"], batch["unlabelled"]], 1)
+    positive, negative, _ = stage._synthesise(x, batch["noise"])
+    h, h_p, h_n = (stage.hash_network(items) for items in (x, positive, negative))
+
+    def order(u, one, other):
+        triplet = (u[None], one[None], other[None])
+        return float(stage.discriminator.compare(*triplet)[0])
+
+    means, kept_at_all = [], 0
+    for group in range(2):
+        hinges = []
+        for u in range(5, 8):
+            for other in set(range(5, 8)) - {u}:
+                own, n = positive[group, u], positive[group, other]
+                query = x[group, u]
+                if order(query, own, n) - order(query, n, own) > margin:
+                    codes = (h[group, u], h_p[group, u], h_p[group, other])
+                    hinges.append(float(losses.triplet_hinge(BITS / 8, *codes)))
+        kept_at_all += len(hinges)
+        means.append(np.mean(hinges) if hinges else 0.0)
+    assert 0 < kept_at_all < 12
+    literal = np.mean(losses.triplet_hinge(BITS / 8, h[:, 5:], h_p[:, 5:], h_n[:, 5:]))
+    expected = float(generated["ssr"]) - literal + np.mean(means)
+    np.testing.assert_allclose(terms["ssr"], expected, rtol=1e-4)
+
+
+def test_g_and_d_see_the_other_view_and_h_the_first():
+    """With other_images = images nothing changes; with others L_sr stays and the GAN terms move."""
+    batch = make_batch()
+    plain = make_stage().gradients(batch)[1]
+    same = batch | {"other_images": batch["images"], "other_unlabelled": batch["unlabelled"]}
+    other = same | {"other_images": batch["images"] + 1.0}
+    for term, value in make_stage().gradients(same)[1].items():
+        np.testing.assert_allclose(value, plain[term], rtol=1e-5, err_msg=term)
+    moved = make_stage().gradients(other)[1]
+    np.testing.assert_allclose(moved["sr"], plain["sr"], rtol=1e-6)
+    for term in ("discriminator", "generator", "kl", "ssr", "ar"):
+        assert abs(float(moved[term]) - float(plain[term])) > 1e-6, term
