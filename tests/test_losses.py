@@ -85,19 +85,49 @@ def test_supervised_ranking_by_hand():
     assert values(hinges) == [[2, 5], [0, 10]]
 
 
-def test_semi_supervised_ranking_takes_the_synthetic_items_of_the_query():
-    """q p n = 0 1 2, G_p(q) = 3, G_n(q) = 1, margin 2; the other items' synthetic ones are far.
-
-    (q, p_syn, n): 2 - (4 - 9) = 7; (q, p, n_syn): 2 - (1 - 1) = 2.
-    """
-    with_p, with_n = losses.semi_supervised_ranking(
-        ITEMS[:1],
-        tf.constant([[[3.0], [50.0], [60.0]]]),
-        tf.constant([[[1.0], [70.0], [80.0]]]),
-        TRIPLETS[:1, :1],
-        2.0,
+def kinds_by_hand(exchanges):
+    """Items 0 to 2 are labelled, q p n = 0 1 2; items 3 to 5 are unlabelled."""
+    kinds = losses.semi_supervised_kinds(
+        tf.constant([[[0, 1, 2]]]), tf.constant([[3, 4, 5]]), exchanges
     )
-    assert (values(with_p), values(with_n)) == ([[7]], [[2]])
+    return [[(source, values(positions)[0]) for source, positions in kind] for kind in kinds]
+
+
+def test_semi_supervised_kinds_are_those_of_equation_5():
+    """(q, G_p(q), n), (q, p, G_n(q)), and (u, G_p(u), G_n(u)) for each u."""
+    assert kinds_by_hand(0) == [
+        [("x", [0]), ("p", [0]), ("x", [2])],
+        [("x", [0]), ("x", [1]), ("n", [0])],
+        [("x", [3, 4, 5]), ("p", [3, 4, 5]), ("n", [3, 4, 5])],
+    ]
+
+
+def test_exchanged_negatives_are_the_positives_of_the_next_items():
+    """Each u with each of the two others, however many more are asked for."""
+    for exchanges in (2, 9):
+        *_, of_u = kinds_by_hand(exchanges)
+        assert of_u == [
+            ("x", [3, 4, 5, 3, 4, 5]), ("p", [3, 4, 5, 3, 4, 5]), ("p", [4, 5, 3, 5, 3, 4])
+        ]  # fmt: skip
+
+
+def test_without_unlabelled_items_two_kinds_are_left():
+    triplets, nobody = tf.constant([[[0, 1, 2]]]), tf.zeros((1, 0), tf.int32)
+    assert len(losses.semi_supervised_kinds(triplets, nobody)) == 2
+
+
+def test_gather_kind_takes_each_role_from_its_source():
+    of = {"x": tf.constant([[[1.0], [2.0]]]), "p": tf.constant([[[10.0], [20.0]]])}
+    kind = (("x", tf.constant([[1]])), ("p", tf.constant([[1]])), ("x", tf.constant([[0]])))
+    assert [values(role) for role in losses.gather_kind(of, kind)] == [[[[2]]], [[[20]]], [[[1]]]]
+
+
+def test_mean_of_kept_averages_within_a_group_first():
+    """Group means 2 (of 1 and 3) and 8, not the mean 4 of all three; none kept counts 0."""
+    hinges = tf.constant([[1.0, 3.0, 9.0], [8.0, 0.0, 0.0], [5.0, 5.0, 5.0]])
+    kept = tf.constant([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert losses.mean_of_kept(hinges[:2], kept[:2]).numpy() == 5.0
+    assert losses.mean_of_kept(hinges, kept).numpy() == pytest.approx(10 / 3)
 
 
 @pytest.mark.parametrize(("margin", "hinge", "gradient"), [(10.0, 2.0, -6.0), (1.0, 0.0, 0.0)])

@@ -7,7 +7,11 @@ hinge a triplet, so that the caller can take the mean and see which share of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
+
+Kind = tuple[tuple[str, tf.Tensor], tuple[str, tf.Tensor], tuple[str, tf.Tensor]]
 
 
 def squared_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
@@ -37,24 +41,41 @@ def supervised_ranking(codes: tf.Tensor, triplets: tf.Tensor, margin: float) -> 
     return triplet_hinge(margin, query, positive, negative)
 
 
-def semi_supervised_ranking(
-    codes: tf.Tensor,
-    positive_syn: tf.Tensor,
-    negative_syn: tf.Tensor,
-    triplets: tf.Tensor,
-    margin: float,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The labelled part of L_ssr, over (q, p_syn, n) and over (q, p, n_syn) (SSGAH, Eq. 5).
+def semi_supervised_kinds(
+    triplets: tf.Tensor, unlabelled: tf.Tensor, exchanges: int = 0
+) -> list[Kind]:
+    """The kinds of triplets of L_ssr (SSGAH, Eq. 5), each as three (source, positions).
 
-    codes, positive_syn, negative_syn: [B, m, k], the codes of x, G_p(x) and G_n(x);
-    triplets int32 [B, t, 3] -> two times hinges [B, t]. The unlabelled part, over
-    (u, p_syn, n_syn), is `triplet_hinge(margin, codes_u, positive_syn_u, negative_syn_u)`.
+    The source is "x", "p" or "n" for x, G_p(x) or G_n(x); positions, int32 [B, t], stand in the
+    group. (q, p_syn, n) and (q, p, n_syn) come from triplets, int32 [B, t, 3], and
+    (u, p_syn, n_syn) from unlabelled, int32 [B, u], the positions of the unlabelled items. With
+    exchanges = r > 0, the negatives of u are instead the G_p of the r unlabelled items after it, so
+    that there are r triplets a u; whether they are negatives, is for D to say.
     """
-    query, positive, negative = (gather_triplets(codes, triplets, role) for role in range(3))
-    return (
-        triplet_hinge(margin, query, gather_triplets(positive_syn, triplets, 0), negative),
-        triplet_hinge(margin, query, positive, gather_triplets(negative_syn, triplets, 0)),
-    )
+    q, p, n = (triplets[..., role] for role in range(3))
+    kinds = [(("x", q), ("p", q), ("x", n)), (("x", q), ("x", p), ("n", q))]
+    if unlabelled.shape[1] == 0:
+        return kinds
+    if not exchanges:
+        return [*kinds, (("x", unlabelled), ("p", unlabelled), ("n", unlabelled))]
+    rolls = range(1, 1 + min(exchanges, unlabelled.shape[1] - 1))
+    u = tf.concat([unlabelled for _ in rolls], axis=1)
+    others = tf.concat([tf.roll(unlabelled, -roll, axis=1) for roll in rolls], axis=1)
+    return [*kinds, (("x", u), ("p", u), ("p", others))]
+
+
+def gather_kind(of: Mapping[str, tf.Tensor], kind: Kind) -> list[tf.Tensor]:
+    """Query, positive and negative of a kind of triplets: of[source] [B, j, ...] -> [B, t, ...]."""
+    return [tf.gather(of[source], positions, batch_dims=1) for source, positions in kind]
+
+
+def mean_of_kept(values: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
+    """The mean over the groups of the mean over those kept: two [B, t] -> a scalar.
+
+    kept: 1.0 or 0.0. A group that keeps none counts 0.
+    """
+    count = tf.maximum(tf.reduce_sum(kept, axis=1), 1.0)
+    return tf.reduce_mean(tf.reduce_sum(values * kept, axis=1) / count)
 
 
 def adversary_ranking(

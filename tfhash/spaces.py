@@ -94,9 +94,9 @@ class PixelSpace:
     def generator(self, name: str, salt: int) -> keras.Model:
         return generators.image_generator(self.gan_size, self.width, self.seed + salt, name)
 
-    def discriminator(self, kind: str, batch_norm: bool) -> keras.Model:
+    def discriminator(self, kind: str, batch_norm: bool, dropout: float) -> keras.Model:
         trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
-        return _discriminator(kind, trunk, 4 * self.width, self.seed + 450)
+        return _discriminator(kind, trunk, 4 * self.width, dropout, self.seed + 450)
 
     def example(self, count: int) -> tf.Tensor:
         return tf.zeros((count, self.gan_size, self.gan_size, 3))
@@ -172,9 +172,9 @@ class FeatureSpace:
     def generator(self, name: str, salt: int) -> keras.Model:
         return generators.feature_generator(self.features, self.width, self.seed + salt, name)
 
-    def discriminator(self, kind: str, batch_norm: bool) -> keras.Model:
+    def discriminator(self, kind: str, batch_norm: bool, dropout: float) -> keras.Model:
         trunk = discriminators.feature_trunk(self.width, self.seed + 400)
-        return _discriminator(kind, trunk, self.width, self.seed + 450)
+        return _discriminator(kind, trunk, self.width, dropout, self.seed + 450)
 
     def example(self, count: int) -> tf.Tensor:
         return tf.zeros((count, self.features))
@@ -232,8 +232,8 @@ def build_backbone(settings: DeepSettings, frozen_through: str | None) -> keras.
 
 
 def _discriminator(
-    kind: str, trunk: list[layers.Layer], width: int, seed: int
+    kind: str, trunk: list[layers.Layer], width: int, dropout: float, seed: int
 ) -> discriminators.JointDiscriminator:
     if kind == "joint":
-        return discriminators.JointDiscriminator(trunk, seed)
-    return discriminators.SiameseDiscriminator(trunk, width, width, seed)
+        return discriminators.JointDiscriminator(trunk, dropout, seed)
+    return discriminators.SiameseDiscriminator(trunk, width, width, dropout, seed)

@@ -34,17 +34,21 @@ def define_flags() -> None:
         config_flags.define(hasher.Config, f"{name}.")
 
 
-def main(argv: list[str]) -> int:
+def configurations() -> tuple[experiment.Experiment, Any, Any]:
+    """What the parsed flags say of the experiment, of the kind of method, and of the method."""
     config = config_flags.parsed(experiment.Experiment)
     hasher = methods.get(config.method)
     settings = config_flags.parsed(hasher.Settings)
-    prefix = f"{config.method}."
-    method_config = config_flags.parsed(hasher.Config, prefix)
+    return config, settings, config_flags.parsed(hasher.Config, f"{config.method}.")
+
+
+def main(argv: list[str]) -> int:
+    config, settings, method_config = configurations()
     directory = Path(
         flags.FLAGS.model_dir
         or f"runs/{config.method}_{config.dataset}_{config.code_length}"
     )
-    configs = ((config, ""), (settings, ""), (method_config, prefix))
+    configs = ((config, ""), (settings, ""), (method_config, f"{config.method}."))
     writes = os.environ.get("TF_CONFIG", "") == "" or '"index": 0' in os.environ["TF_CONFIG"]
     deciding = {k: v for c, p in configs for k, v in config_values.deciding(c, p).items()}
     flag_lines = [line for c, p in configs for line in config_values.lines(c, p)]

@@ -44,10 +44,10 @@ class Discriminator(keras.Model):
         super().__init__()
         self.dense = keras.layers.Dense(1)
 
-    def embed(self, x, training=False):
+    def embed(self, x, training=False, dropout_seed=None):
         return x
 
-    def compare(self, query, positive, negative, training=False):
+    def compare(self, query, positive, negative, training=False, dropout_seed=None):
         return self.dense(keras.ops.concatenate([query * positive, query * negative], -1))[:, 0]
 
     def call(self, x):
@@ -271,39 +271,57 @@ def test_no_unlabelled_images_leave_the_labelled_part_of_l_ssr():
     assert np.isfinite(terms["ssr"]) and terms["ssr"] > 0
 
 
-def test_exchanged_negatives_are_the_synthetic_positives_of_others_that_d_is_sure_of():
-    """(u, G_p(u), G_p(u')) for each other u' of the group, kept by D's margin: by loops."""
-    batch = make_batch(groups=2, labelled=5, unlabelled=3)
-    margin = 0.01
-    stage = make_stage(
-        "w_ssr", unlabelled_negatives="exchanged", exchanges=6, exchange_margin=margin
-    )
-    terms = stage.gradients(batch)[1]
-    generated = make_stage("w_ssr").gradients(batch)[1]
+def loop_over_l_ssr(stage, batch, exchanges, confidence):
+    """L_ssr by loops over groups and triplets: sum over kinds of the mean over those kept."""
     x = tf.concat([batch["images"], batch["unlabelled"]], 1)
+    labelled, total = batch["images"].shape[1], x.shape[1]
     positive, negative, _ = stage._synthesise(x, batch["noise"])
-    h, h_p, h_n = (stage.hash_network(items) for items in (x, positive, negative))
+    item = {"x": x, "p": positive, "n": negative}
+    code = {name: stage.hash_network(items) for name, items in item.items()}
 
-    def order(u, one, other):
-        triplet = (u[None], one[None], other[None])
-        return float(stage.discriminator.compare(*triplet)[0])
+    def d(*triplet):
+        return float(stage.discriminator.compare(*(i[None] for i in triplet))[0])
 
-    means, kept_at_all = [], 0
-    for group in range(2):
-        hinges = []
-        for u in range(5, 8):
-            for other in set(range(5, 8)) - {u}:
-                own, n = positive[group, u], positive[group, other]
-                query = x[group, u]
-                if order(query, own, n) - order(query, n, own) > margin:
-                    codes = (h[group, u], h_p[group, u], h_p[group, other])
+    means, kept = [], 0
+    for group in range(len(x)):
+        q_p_n = batch["triplets"][group].numpy()
+        unlabelled = range(labelled, total)
+        kinds = [
+            [(("x", q), ("p", q), ("x", n)) for q, _, n in q_p_n],
+            [(("x", q), ("x", p), ("n", q)) for q, p, _ in q_p_n],
+            [(("x", u), ("p", u), ("n", u)) for u in unlabelled],
+        ]
+        if exchanges:
+            kinds[2] = [
+                (("x", u), ("p", u), ("p", v)) for u in unlabelled for v in unlabelled if u != v
+            ]
+        for triplets in kinds:
+            hinges = []
+            for triplet in triplets:
+                q, p, n = (item[source][group, index] for source, index in triplet)
+                if confidence is None or d(q, p, n) - d(q, n, p) > confidence:
+                    codes = (code[source][group, index] for source, index in triplet)
                     hinges.append(float(losses.triplet_hinge(BITS / 8, *codes)))
-        kept_at_all += len(hinges)
-        means.append(np.mean(hinges) if hinges else 0.0)
-    assert 0 < kept_at_all < 12
-    literal = np.mean(losses.triplet_hinge(BITS / 8, h[:, 5:], h_p[:, 5:], h_n[:, 5:]))
-    expected = float(generated["ssr"]) - literal + np.mean(means)
-    np.testing.assert_allclose(terms["ssr"], expected, rtol=1e-4)
+            kept += len(hinges)
+            means.append(np.mean(hinges) if hinges else 0.0)
+    return sum(means) / len(x), kept
+
+
+@pytest.mark.parametrize("exchanges", [0, 6])
+@pytest.mark.parametrize("confidence", [None, 0.01])
+def test_l_ssr_by_loops(exchanges, confidence):
+    """Generated and exchanged negatives of u, and what is left of them where D has to be sure."""
+    stage = make_stage(
+        "w_ssr",
+        unlabelled_negatives="exchanged" if exchanges else "generated",
+        exchanges=exchanges,
+        ssr_confidence=confidence,
+    )
+    batch = make_batch()
+    expected, kept = loop_over_l_ssr(stage, batch, exchanges, confidence)
+    everything = 2 * (3 + 3 + (6 if exchanges else 3))
+    assert kept == everything if confidence is None else 0 < kept < everything
+    np.testing.assert_allclose(stage.gradients(batch)[1]["ssr"], expected, rtol=1e-4)
 
 
 def test_g_and_d_see_the_other_view_and_h_the_first():

@@ -12,15 +12,15 @@ from tfhash.networks import discriminators
 WIDTH, FEATURES, TRIPLETS = 4, 9, 6
 
 
-def build(kind, item, batch_norm=False):
+def build(kind, item, batch_norm=False, dropout=0.0):
     trunk = (
         discriminators.feature_trunk(WIDTH, 0)
         if item == "features"
         else discriminators.image_trunk(item, WIDTH, 0, batch_norm)
     )
     if kind == "joint":
-        return discriminators.JointDiscriminator(trunk, 1)
-    return discriminators.SiameseDiscriminator(trunk, 8, WIDTH, 1)
+        return discriminators.JointDiscriminator(trunk, dropout, 1)
+    return discriminators.SiameseDiscriminator(trunk, 8, WIDTH, dropout, 1)
 
 
 def make_items(item):
@@ -98,3 +98,21 @@ def test_gradients_flow_to_the_three_items_and_to_all_weights(kind, item):
 def test_another_size_is_a_mistake_of_the_user():
     with pytest.raises(UserError, match="--ssgah.gan_size: 20"):
         discriminators.image_trunk(20, WIDTH, 0, True)
+
+
+@pytest.mark.parametrize("kind", ["joint", "siamese"])
+def test_dropout_follows_from_its_seed_and_is_off_without_one(kind):
+    items = make_items("features")
+    network = build(kind, "features", dropout=0.5)
+    embedded = [network.embed(item, dropout_seed=[1, 2]) for item in items]
+    seeds = ([1, 2], [1, 2], [1, 3], None)
+    one, same, other, none = (
+        network.compare(*embedded, dropout_seed=seed).numpy() for seed in seeds
+    )
+    np.testing.assert_array_equal(one, same)
+    assert (one != other).any() and (one != none).any()
+    plain = build(kind, "features", dropout=0.0)
+    plain(tuple(items))
+    network(tuple(items))
+    plain.set_weights(network.get_weights())
+    np.testing.assert_array_equal(network(tuple(items)), plain(tuple(items)))

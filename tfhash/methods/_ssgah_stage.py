@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GAN_TERMS = ("discriminator", "generator", "kl", "order_accuracy")
 RANKING_TERMS = {
     "sr": ("sr", "sr_active", "positive_distance", "negative_distance", "bit_balance"),
-    "ssr": ("ssr", "ssr_active", "ssr_weight"),
+    "ssr": ("ssr", "ssr_active", "ssr_kept", "ssr_weight"),
     "ar": ("ar", "ar_active"),
 }
 
@@ -134,7 +134,7 @@ class SSGAHStage(Stage):
         Were real and synthetic ones normalised in batches of their own, D could tell them by that.
         """
         items = tf.concat([self.space.to_gan(_items(x)), _items(positive), _items(negative)], 0)
-        embedded = self.discriminator.embed(items, training=True)
+        embedded = self.discriminator.embed(items, training=True, dropout_seed=self._seed(3))
         real, positive, negative = (_groups(e, x) for e in tf.split(embedded, 3))
         # One triplet a query; of triplets with images of their own, all.
         triplets = triplets[:, : min(triplets.shape[1], x.shape[1])]
@@ -145,6 +145,7 @@ class SSGAHStage(Stage):
             tf.concat([p, n, positive], 0),
             tf.concat([n, p, negative], 0),
             training=True,
+            dropout_seed=self._seed(4),
         )
         count = tf.shape(q)[0]
         ordered, swapped, synthetic = tf.split(logits, [count, count, tf.shape(x)[0]])
@@ -176,86 +177,70 @@ class SSGAHStage(Stage):
         positive = self.space.to_hash(synthetic[0])
         if "ssr" not in self.rankings:
             positive = positive[:, :labelled]
-        positive = self._hash(positive, 1)
+        of_positive = self._hash(positive, 1)
         if "ssr" in self.rankings:
-            terms |= self._semi_supervised(of_x, positive, seen, synthetic, triplets, labelled)
+            of = {"x": of_x, "p": of_positive}
+            terms |= self._semi_supervised(of, seen, synthetic, triplets, labelled)
         if "ar" in self.rankings:
             hinges = losses.adversary_ranking(
-                codes, positive[:, :labelled], triplets, self.config.margin_ar
+                codes, of_positive[:, :labelled], triplets, self.config.margin_ar
             )
             terms["ar"] = tf.reduce_mean(hinges)
             terms["ar_active"] = _share(hinges > 0)
         return terms
 
     def _semi_supervised(
-        self, of_x, of_positive, seen, synthetic, triplets, labelled: int
+        self, of: dict[str, tf.Tensor], seen, synthetic, triplets, labelled: int
     ) -> dict[str, tf.Tensor]:
-        """L_ssr: the sum of the means over its three kinds of triplets, as Eq. 5 is one of sums.
+        """L_ssr: the sum of the means over its kinds of triplets, as Eq. 5 is one of sums.
 
-        of_x, of_positive: the codes [B, j, k] of x and of G_p(x).
+        of: the codes [B, j, k] of x and of "p", G_p(x); seen: what G saw as x.
         """
-        exchanged = self.config.unlabelled_negatives == "exchanged"
+        config, total = self.config, seen.shape[1]
+        exchanges = config.exchanges if config.unlabelled_negatives == "exchanged" else 0
         negative = self.space.to_hash(synthetic[1])
-        of_negative = self._hash(negative[:, :labelled] if exchanged else negative, 2)
-        parts = losses.semi_supervised_ranking(
-            of_x[:, :labelled],
-            of_positive[:, :labelled],
-            of_negative[:, :labelled],
-            triplets,
-            self.margin_ssr,
-        )
-        means = [tf.reduce_mean(hinges) for hinges in parts]
-        active = [_share(hinges > 0) for hinges in parts]
-        if of_x.shape[1] > labelled:
-            unlabelled = (of_x[:, labelled:], of_positive[:, labelled:])
-            if exchanged:
-                items = (seen[:, labelled:], synthetic[0][:, labelled:])
-                negatives, kept = self._exchanged(unlabelled[1], *items)
-            else:
-                negatives, kept = of_negative[:, None, labelled:], 1.0
-            # [B, r, u]: r negatives of each u, of which some are kept.
-            hinges = losses.triplet_hinge(
-                self.margin_ssr, *(codes[:, None] for codes in unlabelled), negatives
-            )
-            kept *= tf.ones_like(hinges)
-            count = tf.maximum(tf.reduce_sum(kept, axis=(1, 2)), 1.0)
-            means.append(tf.reduce_mean(tf.reduce_sum(kept * hinges, axis=(1, 2)) / count))
-            share = tf.reduce_sum(kept * tf.cast(hinges > 0, tf.float32), axis=(1, 2)) / count
-            active.append(tf.reduce_mean(share))
+        of["n"] = self._hash(negative[:, :labelled] if exchanges else negative, 2)
+        unlabelled = tf.tile(tf.range(labelled, total)[None], [tf.shape(seen)[0], 1])
+        unlabelled = tf.ensure_shape(unlabelled, [None, total - labelled])
+        kinds = losses.semi_supervised_kinds(triplets, unlabelled, exchanges)
+        hinges = [losses.triplet_hinge(self.margin_ssr, *losses.gather_kind(of, k)) for k in kinds]
+        kept = self._confident(kinds, seen, synthetic)
+        pairs = list(zip(hinges, kept, strict=True))
+        active = [losses.mean_of_kept(tf.cast(h > 0, tf.float32), kept) for h, kept in pairs]
         return {
-            "ssr": tf.add_n(means),
-            "ssr_active": tf.add_n(active) / len(active),
+            "ssr": tf.add_n([losses.mean_of_kept(h, kept) for h, kept in pairs]),
+            "ssr_active": tf.add_n(active) / len(kinds),
+            "ssr_kept": tf.add_n([tf.reduce_mean(kept) for _, kept in pairs]) / len(kinds),
             "ssr_weight": self.weight_ssr * self._ramp(),
         }
 
-    def _exchanged(self, of_positive, x, positive) -> tuple[tf.Tensor, tf.Tensor]:
-        """The G_p of other images as negatives: codes [B, r, u, k], and which D takes for such.
-
-        of_positive: the codes [B, u, k] of `positive`, G_p(x). Kept, 1.0 in float32 [B, r, u], are
-        those for which D's logit of (u, G_p(u), other) is higher by a margin than that of (u,
-        other, G_p(u)).
-        """
-        count = x.shape[1]
-        rolls = range(1, 1 + min(self.config.exchanges, count - 1))
-        items = tf.concat([self.space.to_gan(_items(x)), _items(positive)], 0)
-        embedded = self.discriminator.embed(items)
-        embedded_x, embedded_positive = (_groups(e, x) for e in tf.split(embedded, 2))
+    def _confident(self, kinds: Sequence[losses.Kind], seen, synthetic) -> list[tf.Tensor]:
+        """Which triplets D is sure of, 1.0 or 0.0 [B, t] a kind: all where nothing is asked."""
+        margin = self.config.ssr_confidence
+        if margin is None:
+            return [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
+        items = [self.space.to_gan(_items(seen)), *(_items(s) for s in synthetic)]
+        embedded = tf.split(self.discriminator.embed(tf.concat(items, 0)), 3)
+        of = {source: _groups(e, seen) for source, e in zip("xpn", embedded, strict=True)}
         kept = []
-        for roll in rolls:
-            other = _items(tf.roll(embedded_positive, roll, axis=1))
-            u, own = _items(embedded_x), _items(embedded_positive)
-            order = self.discriminator.compare(u, own, other)
-            order -= self.discriminator.compare(u, other, own)
-            kept.append(_groups(tf.cast(order > self.config.exchange_margin, tf.float32), x))
-        negatives = tf.stack([tf.roll(of_positive, roll, axis=1) for roll in rolls], axis=1)
-        return negatives, tf.stack(kept, axis=1)
+        for kind in kinds:
+            positions = kind[0][1]
+            q, p, n = (_items(item) for item in losses.gather_kind(of, kind))
+            order = self.discriminator.compare(q, p, n) - self.discriminator.compare(q, n, p)
+            kept.append(tf.cast(_groups(order, positions) > margin, tf.float32))
+        return kept
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
-        """H of items [B, j, ...] -> [B, j, k]; dropout follows from seed, step and replica."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        seed = [self.seed + 1000 * salt + 10_000 * replica, tf.cast(self.step, tf.int32)]
-        codes = self.hash_network(_items(items), training=True, dropout_seed=tf.stack(seed))
+        """H of items [B, j, ...] -> [B, j, k]."""
+        codes = self.hash_network(_items(items), training=True, dropout_seed=self._seed(salt))
         return _groups(codes, items)
+
+    def _seed(self, salt: int) -> tf.Tensor:
+        """A dropout seed, int32 [2], that follows from the run's seed, the step and the replica."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return tf.stack(
+            [self.seed + 1000 * salt + 10_000 * replica, tf.cast(self.step, tf.int32)]
+        )
 
     def _ramp(self) -> tf.Tensor:
         """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""

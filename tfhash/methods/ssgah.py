@@ -52,10 +52,10 @@ class SSGAHConfig:
         "of other unlabelled images that D takes for negatives of u",
     )
     exchanges: int = setting(6, "how many other images are asked (exchanged)")
-    exchange_margin: float = setting(
-        1.0,
-        "by how much D's logit of (u, p_syn, n_syn) must exceed that of (u, n_syn, p_syn) "
-        "(exchanged)",
+    ssr_confidence: float | None = setting(
+        None,
+        "L_ssr leaves out triplets whose order D is not sure of: its logit must exceed that of the "
+        "swapped triplet by this much",
     )
     other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
     ssr_updates_generator: bool = setting(False, "G minimises L_ssr, as Eq. 9 has it; not in Eq. 5")
@@ -75,6 +75,7 @@ class SSGAHConfig:
         "joint: D sees the three images stacked; siamese: it compares what one trunk makes of each",
     )
     discriminator_batch_norm: bool = setting(True, "batch normalisation in D")
+    discriminator_dropout: float = setting(0.0, "dropout in D, on what its trunk answers")
     hash_optimizer: str = setting("sgd", "optimizer of H: sgd (momentum .9) or adamw")
     hash_learning_rate: float = setting(1e-4, "learning rate of H")
     hash_schedule: str = setting("constant", "constant, or cosine: the rate falls to 0")
@@ -171,7 +172,9 @@ class SSGAH(DeepHasher):
                 "generator_p": space.generator("generator_p", 200),
                 "generator_n": space.generator("generator_n", 300),
                 "discriminator": space.discriminator(
-                    config.discriminator, config.discriminator_batch_norm
+                    config.discriminator,
+                    config.discriminator_batch_norm,
+                    config.discriminator_dropout,
                 ),
             }
             condition(space.example(1))

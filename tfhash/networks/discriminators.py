@@ -7,6 +7,7 @@ for triplets of what it answered, so that an item that stands in several triplet
 from __future__ import annotations
 
 import keras
+import tensorflow as tf
 from keras import layers
 
 from tfhash.networks.generators import convolution_stack, dcgan_initializer
@@ -20,24 +21,35 @@ def _logit(seed: int) -> layers.Layer:
 
 
 class JointDiscriminator(keras.Model):
-    """D on the three items stacked along the last axis, as the paper draws it (Fig. 1)."""
+    """D on the three items stacked along the last axis, as the paper draws it (Fig. 1).
 
-    def __init__(self, trunk: list[layers.Layer], seed: int):
+    dropout: the share of units before the logit that are dropped where a dropout_seed, int32 [2],
+    is given; the same seed drops the same ones.
+    """
+
+    def __init__(self, trunk: list[layers.Layer], dropout: float, seed: int):
         super().__init__(name="discriminator")
         self.trunk = keras.Sequential(trunk, name="trunk")
+        self.dropout = dropout
         self.logit = _logit(seed)
 
-    def embed(self, x, training=False):
+    def embed(self, x, training=False, dropout_seed=None):
         return x
 
-    def compare(self, query, positive, negative, training=False):
+    def compare(self, query, positive, negative, training=False, dropout_seed=None):
         """Three [t, ...] -> logits float32 [t]."""
         stacked = keras.ops.concatenate([query, positive, negative], axis=-1)
-        return self.logit(self.trunk(stacked, training=training))[:, 0]
+        hidden = self.trunk(stacked, training=training)
+        return self.logit(self._drop(hidden, dropout_seed))[:, 0]
 
     def call(self, x, training=False):
         """Three [t, ...] as one tuple -> logits float32 [t]."""
         return self.compare(*(self.embed(item, training) for item in x), training=training)
+
+    def _drop(self, x, seed):
+        if seed is None or not self.dropout:
+            return x
+        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed, rng_alg="philox")
 
 
 class SiameseDiscriminator(JointDiscriminator):
@@ -47,22 +59,32 @@ class SiameseDiscriminator(JointDiscriminator):
     items themselves tell real from synthetic.
     """
 
-    def __init__(self, trunk: list[layers.Layer], embedding_size: int, width: int, seed: int):
-        super().__init__(trunk, seed)
+    def __init__(
+        self,
+        trunk: list[layers.Layer],
+        embedding_size: int,
+        width: int,
+        dropout: float,
+        seed: int,
+    ):
+        super().__init__(trunk, dropout, seed)
         self.embedding = layers.Dense(
             embedding_size, kernel_initializer=keras.initializers.GlorotNormal(seed + 1)
         )
         self.hidden = layers.Dense(width, kernel_initializer=keras.initializers.HeNormal(seed + 2))
         self.activation = layers.LeakyReLU(0.2)
 
-    def embed(self, x, training=False):
+    def embed(self, x, training=False, dropout_seed=None):
         """[n, ...] -> [n, embedding_size]."""
-        return self.embedding(self.trunk(x, training=training))
+        return self.embedding(self._drop(self.trunk(x, training=training), dropout_seed))
 
-    def compare(self, query, positive, negative, training=False):
+    def compare(self, query, positive, negative, training=False, dropout_seed=None):
         """Three [t, embedding_size] -> logits float32 [t]."""
-        pairs = [query * positive, query * negative, positive, negative]
-        return self.logit(self.activation(self.hidden(keras.ops.concatenate(pairs, -1))))[:, 0]
+        pairs = keras.ops.concatenate(
+            [query * positive, query * negative, positive, negative], axis=-1
+        )
+        hidden = self._drop(self.activation(self.hidden(pairs)), dropout_seed)
+        return self.logit(hidden)[:, 0]
 
 
 def image_trunk(image_size: int, width: int, seed: int, batch_norm: bool) -> list[layers.Layer]:
