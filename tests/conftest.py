@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from unittest import mock
 
-import keras
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -42,6 +41,8 @@ def defined_flags(module: ModuleType) -> Iterator[None]:
 def command() -> Callable[..., Ended]:
     """Runs the command of a module with these arguments."""
     # Here, so that tests that start no command need not import TensorFlow.
+    import keras
+
     from tfhash import mains
 
     def run(module: ModuleType, *arguments: object) -> Ended:

@@ -9,6 +9,7 @@ import pytest
 
 from tfhash import config_values
 from tfhash.deep import DeepSettings
+from tfhash.errors import UserError
 from tfhash.experiment import Experiment
 from tfhash.hasher import setting
 from tfhash.methods.ssgah import SSGAHConfig
@@ -84,3 +85,21 @@ def test_build_takes_what_json_gives_back(config):
     """A tuple comes back as a list."""
     values = json.loads(json.dumps(asdict(config)))
     assert config_values.build(type(config), values) == config
+
+
+@pytest.mark.parametrize(
+    ("toy", "message"),
+    [
+        (Toy(name="c"), "--x.name: 'c'; allowed: a, b"),
+        (Toy(count=1), "--x.count: 1; at least 2 is allowed"),
+        (Toy(depths=(5, -1, 7)), "--x.depths: -1; at least 0 is allowed"),
+        (Toy(rate=0.5), "--x.rate: 0.5; at least 1 is allowed"),
+    ],
+)
+def test_check_names_the_first_field_that_is_not_allowed(toy, message):
+    """The fields of Toy() itself are allowed: a rate of None is a default."""
+    bounds = {"choices": {"name": ("a", "b")}, "least": {"count": 2, "depths": 0, "rate": 1}}
+    config_values.check(Toy(), "x.", **bounds)
+    with pytest.raises(UserError) as error:
+        config_values.check(toy, "x.", **bounds)
+    assert str(error.value) == message

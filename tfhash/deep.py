@@ -44,6 +44,9 @@ class DeepSettings:
     feature_layers: tuple[str, ...] = setting(
         (), "layers whose averages over space are the features, e.g. fire8,fire9; none: the last"
     )
+    feature_components: int | None = setting(
+        None, "principal components that features are reduced to (features of a frozen backbone)"
+    )
     frozen_through: str | None = setting(None, "last layer of the backbone that is not trained")
     steps: int = setting(2000, "updates of the hash network")
     batch_size: int = setting(64, "labelled images a batch")
@@ -68,7 +71,8 @@ class DeepSettings:
     cache_dir: str = setting("~/.cache/tfhash", "where computed features are kept", decides=False)
 
     def __post_init__(self) -> None:
-        positive = ("steps", "groups", "triplets_per_query", "checkpoint_every", "backbone_size")
+        positive = ("steps", "groups", "triplets_per_query", "checkpoint_every")
+        positive += ("backbone_size", "feature_components")
         config_values.check(
             self,
             choices={"strategy": STRATEGIES, "triplets": TRIPLETS},

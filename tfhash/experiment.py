@@ -79,10 +79,12 @@ def run(
     """
     image_set, parts = load_data(config)
     keras.utils.set_random_seed(config.seed)
-    tf.config.experimental.enable_op_determinism()
+    if not getattr(settings, "xla", False):  # Keras leaves XLA off where it is enabled
+        tf.config.experimental.enable_op_determinism()
     hasher = _hasher(config, method_config, settings, image_set)
     facts = hasher.learn(image_set, parts, target)
-    hasher.save(target.directory / "checkpoints")
+    if target.writes:
+        hasher.save(target.directory / "checkpoints")
     packed = hasher.encode(image_set.images)
     of_part = {
         part: {

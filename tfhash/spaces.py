@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from tfhash.data.pipeline import Augment, FlipAndShift, random_view
@@ -21,7 +22,7 @@ from tfhash.networks import backbones, discriminators, generators
 from tfhash.networks.features import cached_features
 from tfhash.networks.hash_layer import HashNetwork
 
-DISCRIMINATORS = ("joint", "siamese")
+DISCRIMINATORS = ("joint", "siamese", "siamese_backbone")
 
 
 class PixelSpace:
@@ -48,6 +49,13 @@ class PixelSpace:
         if x.shape[1] == self.gan_size:
             return x
         return tf.image.resize(x, (self.gan_size, self.gan_size), antialias=True)
+
+    def synthetic(self, decoded: tf.Tensor, x: tf.Tensor | None = None) -> tf.Tensor:
+        """What a generator decodes -> images in [-1, 1]; with x, a change of x, as to_gan has it.
+
+        tanh(decoded), or tanh(decoded + artanh(.98 x)), which is near x where decoded is 0.
+        """
+        return tf.tanh(decoded if x is None else decoded + tf.atanh(0.98 * x))
 
     def to_hash(self, synthetic: tf.Tensor) -> tf.Tensor:
         """[-1, 1] -> [0, 255]; the backbone resizes. Differentiable."""
@@ -95,7 +103,15 @@ class PixelSpace:
         return generators.image_generator(self.gan_size, self.width, self.seed + salt, name)
 
     def discriminator(self, kind: str, batch_norm: bool, dropout: float) -> keras.Model:
-        trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
+        if kind == "siamese_backbone":
+            keras.utils.set_random_seed(self.seed + 400)
+            trunk = [
+                layers.Rescaling(127.5, offset=127.5, dtype="float32"),
+                build_backbone(self.settings, self.settings.frozen_through),
+            ]
+        else:
+            seed = self.seed + 400
+            trunk = discriminators.image_trunk(self.gan_size, self.width, seed, batch_norm)
         return _discriminator(kind, trunk, 4 * self.width, dropout, self.seed + 450)
 
     def example(self, count: int) -> tf.Tensor:
@@ -117,8 +133,12 @@ class FeatureSpace:
         self.seed = seed
         self.augment: Augment = random_view
         self.backbone = build_backbone(settings, "all")
-        self.features = self.backbone.output_shape[-1]
-        self.standardise = Standardise(self.features)
+        width = self.backbone.output_shape[-1]
+        components = settings.feature_components
+        if components is not None and not 1 <= components <= width:
+            raise UserError(f"--feature_components: {components}; allowed: 1 to {width}")
+        self.features = components or width
+        self.standardise = Standardise(width, components)
 
     def _raw(self, images: np.ndarray) -> np.ndarray:
         return cached_features(self.backbone, images, self.settings.cache_dir)
@@ -135,6 +155,10 @@ class FeatureSpace:
 
     def to_gan(self, x: tf.Tensor) -> tf.Tensor:
         return x
+
+    def synthetic(self, decoded: tf.Tensor, x: tf.Tensor | None = None) -> tf.Tensor:
+        """What a generator decodes, or x changed by it."""
+        return decoded if x is None else x + decoded
 
     def to_hash(self, synthetic: tf.Tensor) -> tf.Tensor:
         return synthetic
@@ -184,12 +208,20 @@ SPACES = {"pixels": PixelSpace, "features": FeatureSpace}
 
 
 class Standardise(layers.Layer):
-    """Features minus their mean, over their standard deviation; both are kept as weights."""
+    """Features with mean 0 and variance 1, or the first principal components of these.
 
-    def __init__(self, size: int):
+    (x - mean) / deviation, then for components = d: times [F, d], whose columns are the principal
+    axes, over the one number that gives the components variance 1 in the mean. The axes keep their
+    different variances. All of it is kept as weights.
+    """
+
+    def __init__(self, features: int, components: int | None = None):
         super().__init__(dtype="float32", name="standardise")
-        self.mean = self.add_weight((size,), "zeros", trainable=False, name="mean")
-        self.deviation = self.add_weight((size,), "ones", trainable=False, name="deviation")
+        self.components = components
+        self.mean = self.add_weight((features,), "zeros", trainable=False, name="mean")
+        self.deviation = self.add_weight((features,), "ones", trainable=False, name="deviation")
+        if components:
+            self.axes = self.add_weight((features, components), trainable=False, name="axes")
         self.built = True
 
     def adapt(self, features: np.ndarray) -> None:
@@ -197,9 +229,14 @@ class Standardise(layers.Layer):
         deviation = features.std(axis=0, dtype=np.float64)
         self.mean.assign(features.mean(axis=0, dtype=np.float64))
         self.deviation.assign(np.where(deviation > 0, deviation, 1.0))
+        if self.components:
+            scaled = ((features - self.mean.numpy()) / self.deviation.numpy()).astype(np.float64)
+            pca = PCA(self.components, svd_solver="covariance_eigh").fit(scaled)
+            self.axes.assign(pca.components_.T / np.sqrt(pca.explained_variance_.mean()))
 
     def call(self, features):
-        return (features - self.mean) / self.deviation
+        scaled = (features - self.mean) / self.deviation
+        return keras.ops.matmul(scaled, self.axes) if self.components else scaled
 
 
 class FeatureEncoder(keras.Model):

@@ -5,6 +5,7 @@ Run the same command again after an interruption, and it goes on from the last c
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import sys
@@ -49,7 +50,7 @@ def main(argv: list[str]) -> int:
         or f"runs/{config.method}_{config.dataset}_{config.code_length}"
     )
     configs = ((config, ""), (settings, ""), (method_config, f"{config.method}."))
-    writes = os.environ.get("TF_CONFIG", "") == "" or '"index": 0' in os.environ["TF_CONFIG"]
+    writes = _is_first_process(os.environ.get("TF_CONFIG"))
     deciding = {k: v for c, p in configs for k, v in config_values.deciding(c, p).items()}
     flag_lines = [line for c, p in configs for line in config_values.lines(c, p)]
     try:
@@ -76,6 +77,15 @@ def main(argv: list[str]) -> int:
         for picture in sorted((directory / "figures").glob("*.png")):
             print(f"picture:    {picture}")
     return 0
+
+
+def _is_first_process(tf_config: str | None) -> bool:
+    """Whether TensorFlow's TF_CONFIG makes this process the chief: it writes for all workers."""
+    config = json.loads(tf_config or "{}")
+    task = config.get("task", {"type": "chief"})
+    if "chief" in config.get("cluster", {"chief": []}):
+        return task["type"] == "chief"
+    return task["index"] == 0
 
 
 def _occupy(directory: Path, deciding: dict[str, Any], writes: bool) -> None:

@@ -192,7 +192,6 @@ def test_the_logs_of_a_stage(run, stage, steps, terms, rates):
     events = EventAccumulator(str(run / "logs" / stage), size_guidance={"tensors": 0})
     events.Reload()
     tags = {*terms.split(), *(f"learning_rate/{name}" for name in rates.split())}
-    assert tags | {"synthetic_triplets"} - set(events.Tags()["tensors"]) == tags
     for tag in tags:
         assert [event.step for event in events.Tensors(tag)] == steps, tag
     _, _, first, *_ = events.Tensors("synthetic_triplets")[0].tensor_proto.string_val

@@ -38,15 +38,12 @@ def test_another_size_is_a_mistake_of_the_user(image_size, build):
 
 @pytest.mark.parametrize("image_size", SIZES)
 @pytest.mark.parametrize("training", [False, True])
-def test_image_generator_gives_images_in_its_range(image_size, training):
-    """A last kernel a million times too large drives tanh to both ends and not beyond."""
+def test_image_generator_decodes_to_its_size(image_size, training):
     generator = generators.image_generator(image_size, WIDTH, 0, "generator_p")
     generator.build((None, CONDITION + NOISE))
-    last = [v for v in generator.trainable_variables if len(v.shape) == 4][-1]
-    last.assign(1e6 * last)
     images = generator(normal(3, CONDITION + NOISE), training=training).numpy()
     assert (images.shape, images.dtype) == ((3, image_size, image_size, 3), np.float32)
-    assert (images.min(), images.max()) == (-1, 1)
+    assert images.std() > 0
     assert generator.name == "generator_p"
 
 

@@ -104,29 +104,33 @@ class SSGAHStage(Stage):
         """What each optimizer minimises (Eq. 1, 5, 6 and 9)."""
         config, objectives = self.config, {}
         ranking_ssr = terms["ssr_weight"] * terms["ssr"] if "ssr" in terms else 0.0
-        ranking_ar = config.weight_ar * terms["ar"] if "ar" in terms else 0.0
+        ranking_ar = terms.get("ar", 0.0)
+        weight_ar_generator = config.weight_ar_generator
+        if weight_ar_generator is None:
+            weight_ar_generator = config.weight_ar
         if self.rankings:
-            objectives["hash"] = terms["sr"] + ranking_ssr + ranking_ar
+            objectives["hash"] = terms["sr"] + ranking_ssr + config.weight_ar * ranking_ar
         if self.train_gan:
             objectives["discriminator"] = terms["discriminator"]
             objectives["generator"] = terms["generator"] + config.weight_kl * terms["kl"]
             if config.ar_updates_generator:
-                objectives["generator"] -= ranking_ar
+                objectives["generator"] -= weight_ar_generator * ranking_ar
             if config.ssr_updates_generator:
                 objectives["generator"] += ranking_ssr
         return objectives
 
-    def _synthesise(self, x: tf.Tensor, noise: tf.Tensor):
+    def _synthesise(self, x: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """x [B, j, ...], noise [B, j, d] -> G_p(x), G_n(x) [B, j, ...], and the KL term."""
-        mean, log_variance = self.condition(
-            self.space.to_gan(_items(x)), training=self.train_gan
+        networks = (self.condition, self.generator_p, self.generator_n)
+        positive, negative, kl = synthesise(
+            self.space,
+            networks,
+            _items(x),
+            _items(noise),
+            residual=self.config.residual,
+            training=self.train_gan,
         )
-        epsilon, z = tf.split(_items(noise), [mean.shape[-1], -1], axis=-1)
-        c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
-        positive = self.generator_p(c_and_z, training=self.train_gan)
-        negative = self.generator_n(c_and_z, training=self.train_gan)
-        kl = tf.reduce_mean(losses.kl_to_standard_normal(mean, log_variance))
-        return _groups(positive, x), _groups(negative, x), kl
+        return _groups(positive, x), _groups(negative, x), tf.reduce_mean(kl)
 
     def _play(self, x, positive, negative, triplets) -> dict[str, tf.Tensor]:
         """The GAN terms of Eq. 1: D sees all triplets of the step as one batch.
@@ -215,19 +219,20 @@ class SSGAHStage(Stage):
         }
 
     def _confident(self, kinds: Sequence[losses.Kind], seen, synthetic) -> list[tf.Tensor]:
-        """Which triplets D is sure of, 1.0 or 0.0 [B, t] a kind: all where nothing is asked."""
+        """Which triplets are kept, 1.0 or 0.0 [B, t] a kind: of the unlabelled, those D is sure of.
+
+        Those of a labelled query have a real image on one side, and all stay.
+        """
         margin = self.config.ssr_confidence
-        if margin is None:
-            return [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
+        kept = [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
+        if margin is None or len(kinds) < 3:
+            return kept
         items = [self.space.to_gan(_items(seen)), *(_items(s) for s in synthetic)]
         embedded = tf.split(self.discriminator.embed(tf.concat(items, 0)), 3)
         of = {source: _groups(e, seen) for source, e in zip("xpn", embedded, strict=True)}
-        kept = []
-        for kind in kinds:
-            positions = kind[0][1]
-            q, p, n = (_items(item) for item in losses.gather_kind(of, kind))
-            order = self.discriminator.compare(q, p, n) - self.discriminator.compare(q, n, p)
-            kept.append(tf.cast(_groups(order, positions) > margin, tf.float32))
+        u, p, n = (_items(item) for item in losses.gather_kind(of, kinds[2]))
+        order = self.discriminator.compare(u, p, n) - self.discriminator.compare(u, n, p)
+        kept[2] = tf.cast(_groups(order, kept[2]) > margin, tf.float32)
         return kept
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
@@ -246,6 +251,31 @@ class SSGAHStage(Stage):
         """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
         since = tf.cast(self.step, tf.float32) - self.config.ssr_from
         return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
+
+
+def synthesise(
+    space: PixelSpace | FeatureSpace,
+    networks: Sequence[keras.Model],
+    x: tf.Tensor,
+    noise: tf.Tensor,
+    *,
+    residual: bool,
+    training: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """G_p(x), G_n(x) and the KL term of each item (SSGAH, section 3.1).
+
+    networks: condition module, G_p, G_n; x [n, ...]; noise [n, d], normal: first the part by which
+    c is drawn from N(mu, Sigma), then z. Answers [n, ...] twice, and float32 [n].
+    """
+    condition, generator_p, generator_n = networks
+    x = space.to_gan(x)
+    mean, log_variance = condition(x, training=training)
+    epsilon, z = tf.split(noise, [mean.shape[-1], -1], axis=-1)
+    c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
+    positive = generator_p(c_and_z, training=training)
+    positive = space.synthetic(positive, x if residual else None)
+    negative = space.synthetic(generator_n(c_and_z, training=training))
+    return positive, negative, losses.kl_to_standard_normal(mean, log_variance)
 
 
 def _items_of(batch: Mapping[str, tf.Tensor], *names: str) -> tf.Tensor:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhash import codes, figures, retrieval
+from tfhash import codes, config_values, figures, retrieval
 from tfhash.callbacks import LogToTensorBoard
 from tfhash.checkpoints import Checkpoints, claim
 from tfhash.data.pipeline import TrainingBatches
@@ -22,11 +22,17 @@ from tfhash.deep import DeepHasher, LearningData, learnable, read_triplets
 from tfhash.errors import UserError
 from tfhash.gauges import Gauges
 from tfhash.hasher import Run, setting
-from tfhash.methods._ssgah_stage import SSGAHStage
+from tfhash.methods._ssgah_stage import SSGAHStage, synthesise
 from tfhash.spaces import DISCRIMINATORS, SPACES
 
 NEGATIVES = ("generated", "exchanged")
-VARIANTS = ("ssgah", "w_ssr", "w_ar", "baseline")
+# Which rankings H minimises, by the variant.
+RANKINGS = {
+    "ssgah": ("sr", "ssr", "ar"),
+    "w_ssr": ("sr", "ssr"),
+    "w_ar": ("sr", "ar"),
+    "baseline": ("sr",),
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class SSGAHConfig:
     margin_ssr: float | None = setting(None, "margin of L_ssr, by default code_length / 8")
     margin_ar: float = setting(1.0, "margin of L_ar")
     weight_ssr: float = setting(1.0, "weight of L_ssr in the objective of H")
-    weight_ar: float = setting(1.0, "weight of L_ar in the objectives of H and G")
+    weight_ar: float = setting(1.0, "weight of L_ar in the objective of H, and of G where no other")
+    weight_ar_generator: float | None = setting(None, "weight of L_ar in the objective of G")
     weight_kl: float = setting(1.0, "weight of the KL term of Eq. 1")
     ssr_from: int = setting(0, "stage 2 trains H on L_sr alone up to this step")
     ssr_ramp: int = setting(0, "steps over which the weight of L_ssr then rises to its full value")
@@ -54,8 +61,8 @@ class SSGAHConfig:
     exchanges: int = setting(6, "how many other images are asked (exchanged)")
     ssr_confidence: float | None = setting(
         None,
-        "L_ssr leaves out triplets whose order D is not sure of: its logit must exceed that of the "
-        "swapped triplet by this much",
+        "L_ssr leaves out triplets of unlabelled images whose order D is not sure of: its logit "
+        "must exceed that of the swapped triplet by this much",
     )
     other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
     ssr_updates_generator: bool = setting(False, "G minimises L_ssr, as Eq. 9 has it; not in Eq. 5")
@@ -70,9 +77,11 @@ class SSGAHConfig:
     gan_width: int = setting(64, "filters (units) of the narrowest layer of G and D")
     condition_size: int = setting(128, "length of the condition c")
     noise_size: int = setting(100, "length of the noise z")
+    residual: bool = setting(False, "G_p answers x changed by what it decodes, not an item anew")
     discriminator: str = setting(
         "joint",
-        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of each",
+        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of "
+        "each; siamese_backbone: that trunk is a network like --backbone",
     )
     discriminator_batch_norm: bool = setting(True, "batch normalisation in D")
     discriminator_dropout: float = setting(0.0, "dropout in D, on what its trunk answers")
@@ -87,26 +96,33 @@ class SSGAHConfig:
     )
 
     def __post_init__(self) -> None:
-        allowed = {
-            "variant": VARIANTS,
-            "space": tuple(SPACES),
-            "discriminator": DISCRIMINATORS,
-            "unlabelled_negatives": NEGATIVES,
-            "hash_optimizer": ("sgd", "adamw"),
-            "hash_schedule": ("constant", "cosine"),
-        }
-        for name, choices in allowed.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise UserError(f"--ssgah.{name}: {value!r}; allowed: {', '.join(choices)}")
-
-
-RANKINGS = {
-    "ssgah": ("sr", "ssr", "ar"),
-    "w_ssr": ("sr", "ssr"),
-    "w_ar": ("sr", "ar"),
-    "baseline": ("sr",),
-}
+        sizes = dict.fromkeys(("gan_width", "condition_size", "exchanges"), 1)
+        counts = dict.fromkeys(
+            ("noise_size", "hidden_units", "gan_steps", "ssr_from", "ssr_ramp", "weight_decay"), 0
+        )
+        rates = dict.fromkeys(("hash_learning_rate", "gan_learning_rate", "gan_beta_1"), 0)
+        shares = dict.fromkeys(("dropout", "discriminator_dropout", "label_smoothing"), 0)
+        config_values.check(
+            self,
+            "ssgah.",
+            choices={
+                "variant": tuple(RANKINGS),
+                "space": tuple(SPACES),
+                "discriminator": DISCRIMINATORS,
+                "unlabelled_negatives": NEGATIVES,
+                "hash_optimizer": ("sgd", "adamw"),
+                "hash_schedule": ("constant", "cosine"),
+            },
+            least=sizes | counts | rates | shares,
+        )
+        for name in ("gan_beta_1", *shares):
+            if getattr(self, name) >= 1:
+                raise UserError(f"--ssgah.{name}: {getattr(self, name)}; allowed: below 1")
+        if self.unlabelled_negatives == "exchanged" and self.ssr_confidence is None:
+            raise UserError(
+                "--ssgah.unlabelled_negatives: exchanged needs --ssgah.ssr_confidence, for without "
+                "it images of the same class would be negatives"
+            )
 
 
 class SSGAH(DeepHasher):
@@ -140,10 +156,12 @@ class SSGAH(DeepHasher):
         return self.space.embed(self.hash_network, images)
 
     def learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
-        inputs = self.space.inputs(image_set.images, learnable(splits))
         listed = None
         if self.settings.triplets_csv:
             listed = read_triplets(self.settings.triplets_csv, image_set, splits)
+        if self.config.gate and not len(splits.unlabelled):
+            raise UserError("--ssgah.gate: needs unlabelled images, and there are none")
+        inputs = self.space.inputs(image_set.images, learnable(splits))
         data = LearningData(inputs, image_set.labels, splits, listed)
         facts: dict[str, Any] = {}
         gauges = dict
@@ -186,26 +204,25 @@ class SSGAH(DeepHasher):
     def _first_stage(self, data: LearningData, gauges: Gauges, run: Run) -> dict[str, Any]:
         """Trains G and D under Eq. 1, or takes what an earlier run left in stage1_dir."""
         config = self.config
+        batches = self._batches(data, 0)
         directory = Path(config.stage1_dir or run.directory / "checkpoints")
         claim(directory / "stage1.json", self._deciding_for_stage_1(data.splits), run.writes)
         gan = {name: network for name, network in self.networks.items() if name != "hash_network"}
         stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
         log = LogToTensorBoard(run.directory / "logs" / "gan", gauges, self._pictures(data))
         checkpoints = Checkpoints(directory, "gan", run.writes)
-        seconds = self.train(
-            stage, self._batches(data, 0), config.gan_steps, run, checkpoints, [log]
-        )
+        seconds = self.train(stage, batches, config.gan_steps, run, checkpoints, [log])
         return {"stage1_seconds": seconds, "stage1_gauges": gauges()}
 
     def _deciding_for_stage_1(self, splits: RetrievalSplits) -> dict[str, Any]:
         """What a kept stage 1 must agree in with a run that uses it; neither bits nor seed."""
         config = dataclasses.asdict(self.config) | dataclasses.asdict(self.settings)
         names = [name for name in config if name.startswith(("gan_", "discriminator"))]
-        names += ["space", "condition_size", "noise_size", "weight_kl", "minimax"]
+        names += ["space", "residual", "condition_size", "noise_size", "weight_kl", "minimax"]
         names += ["label_smoothing", "batch_size", "unlabelled_batch_size", "groups", "triplets"]
         names += ["triplets_per_query", "triplets_csv", "flip", "shift", "mixed_bfloat16"]
         if self.config.space == "features":
-            names += ["backbone", "backbone_size"]
+            names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
         return {"split_fingerprint": splits.fingerprint, "image_size": self.image_size, **chosen}
 
@@ -293,15 +310,16 @@ class SSGAH(DeepHasher):
 
     def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """G_p(x) and G_n(x) of items [n, ...], with the same noise at each call."""
-        mean, log_variance = self.networks["condition"](
-            self.space.to_gan(tf.cast(x, tf.float32)), training=False
-        )
         size = self.config.condition_size + self.config.noise_size
-        noise = tf.random.stateless_normal((len(x), size), seed=(self.seed, 1))
-        epsilon, z = tf.split(noise, [self.config.condition_size, -1], axis=-1)
-        c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
-        generators = (self.networks[name] for name in ("generator_p", "generator_n"))
-        return tuple(g(c_and_z, training=False).numpy() for g in generators)
+        positive, negative, _ = synthesise(
+            self.space,
+            [self.networks[name] for name in ("condition", "generator_p", "generator_n")],
+            tf.cast(x, tf.float32),
+            tf.random.stateless_normal((len(x), size), seed=(self.seed, 1)),
+            residual=self.config.residual,
+            training=False,
+        )
+        return positive.numpy(), negative.numpy()
 
     def _score(self, *triplets: np.ndarray) -> np.ndarray:
         """D's logits of items q, p, n, each [t, ...]."""

@@ -79,7 +79,7 @@ def image_condition(image_size: int, width: int, size: int, seed: int) -> Condit
 
 
 def image_generator(image_size: int, width: int, seed: int, name: str) -> keras.Model:
-    """[c, z], float32 [n, d], -> images float32 [n, S, S, 3] in [-1, 1]."""
+    """[c, z], float32 [n, d], -> images float32 [n, S, S, 3], before their tanh."""
     levels = halvings(image_size)
     stack: list[layers.Layer] = [
         layers.Dense(
@@ -101,7 +101,7 @@ def image_generator(image_size: int, width: int, seed: int, name: str) -> keras.
                 kernel_initializer=dcgan_initializer(seed + 1 + level),
             ),
         ]
-    stack.append(layers.Activation("tanh", dtype="float32"))
+    stack.append(layers.Activation("linear", dtype="float32"))
     return keras.Sequential(stack, name=name)
 
 

@@ -1,0 +1,56 @@
+"""Every flagfile of configs/: it parses, and its header says how to run it and what to expect."""
+
+from __future__ import annotations
+
+import re
+from itertools import takewhile
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+REPOSITORY = Path(__file__).parents[1]
+FLAGFILES = sorted((REPOSITORY / "configs").glob("*.flags"))
+
+each_flagfile = pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+
+
+def header(path: Path) -> dict[str, str]:
+    """The lines `# name: value` that the file opens with."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    matches = (re.fullmatch(r"# ([\w ]+): +(\S.*)", line) for line in lines)
+    return {match[1]: match[2] for match in matches if match}
+
+
+def test_the_flagfile_of_the_quickstart_is_among_them():
+    assert "ssgah.flags" in [path.name for path in FLAGFILES]
+
+
+@each_flagfile
+def test_the_configurations_can_be_built(configurations, path):
+    config, *_ = configurations(f"--flagfile={path}")
+    of_methods = set(re.findall(r"^--(\w+)\.", path.read_text(), re.MULTILINE))
+    assert of_methods <= {config.method}
+
+
+@each_flagfile
+def test_the_header_has_command_hardware_run_time_and_map(path):
+    found = header(path)
+    command = f"python -m tfhash.train --flagfile=configs/{path.name}"
+    assert found["command"].startswith(command)
+    assert found["hardware"]
+    assert re.search(r"\d", found["run time"]), "run time: a number is expected"
+    assert found["mAP"]
+
+
+def test_an_unknown_flag_is_found(configurations, tmp_path):
+    path = tmp_path / "typo.flags"
+    path.write_text("# command: none\n--stepps=3\n")
+    with pytest.raises(flags.UnrecognizedFlagError, match="stepps"):
+        configurations(f"--flagfile={path}")
+
+
+def test_the_header_ends_where_the_flags_begin(tmp_path):
+    path = tmp_path / "one.flags"
+    path.write_text("# On digits: fast.\n#\n# run time:  3 min\n--steps=3\n# mAP: 1\n")
+    assert header(path) == {"run time": "3 min", "On digits": "fast."}

@@ -1,0 +1,63 @@
+"""Pixels and features: what generators decode, and the standardisation of features."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhash.deep import DeepSettings
+from tfhash.errors import UserError
+from tfhash.spaces import FeatureSpace, PixelSpace, Standardise
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return PixelSpace(DeepSettings(), gan_size=16, width=4, seed=0)
+
+
+def test_synthetic_images_stay_in_range_and_come_back_as_0_to_255(pixels):
+    """tanh of anything is in [-1, 1]; (-1, 0, 1) are the grey levels 0, 127.5, 255."""
+    synthetic = pixels.synthetic(tf.constant([-1e6, 0.0, 1e6]))
+    np.testing.assert_allclose(synthetic, [-1, 0, 1])
+    np.testing.assert_allclose(pixels.to_hash(synthetic), [0, 127.5, 255])
+
+
+def test_a_residual_generator_that_decodes_0_answers_x(pixels):
+    """tanh(0 + artanh(.98 x)) = .98 x; and decoding upward makes it brighter."""
+    x = tf.linspace(-1.0, 1.0, 9)
+    np.testing.assert_allclose(pixels.synthetic(tf.zeros(9), x), 0.98 * x, atol=1e-6)
+    assert (pixels.synthetic(tf.fill(9, 0.5), x).numpy() > 0.98 * x.numpy()).all()
+
+
+def test_to_gan_maps_grey_levels_and_resizes(pixels):
+    x = tf.constant(np.full((2, 32, 32, 3), 255, np.uint8))
+    np.testing.assert_allclose(pixels.to_gan(x), np.ones((2, 16, 16, 3)), atol=1e-6)
+
+
+def test_pictures_are_the_images_again(pixels):
+    x = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
+    (same,) = pixels.pictures(x)
+    np.testing.assert_array_equal(same, x)
+
+
+def test_standardise_by_hand():
+    """[1, 3] and [3, 3]: mean [2, 3], deviation [1, 0]; a constant feature stays unscaled."""
+    layer = Standardise(2)
+    layer.adapt(np.array([[1, 3], [3, 3]], np.float32))
+    np.testing.assert_allclose(layer(np.array([[4.0, 5.0]], np.float32)), [[2, 2]])
+
+
+def test_components_are_uncorrelated_with_mean_variance_1():
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(500, 6)) @ rng.normal(size=(6, 6)) + 7).astype(np.float32)
+    layer = Standardise(6, components=3)
+    layer.adapt(features)
+    covariance = np.cov(layer(features).numpy().T)
+    off_diagonal = covariance - np.diag(np.diag(covariance))
+    assert np.abs(off_diagonal).max() < 1e-4
+    assert np.diag(covariance).mean() == pytest.approx(1.0, rel=1e-3)
+    assert (np.diff(np.diag(covariance)) < 0).all()
+
+
+def test_features_need_weights_and_possible_components(tmp_path):
+    with pytest.raises(UserError, match="--weights"):
+        FeatureSpace(DeepSettings(), 16, 4, 0)
