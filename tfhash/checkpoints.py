@@ -37,7 +37,10 @@ def claim(path: Path, deciding: dict[str, Any], writes: bool = True) -> None:
     """
     if not path.is_file():
         if writes:
-            write_text(path, json.dumps(deciding, indent=1) + "\n")
+            try:
+                write_text(path, json.dumps(deciding, indent=1) + "\n")
+            except OSError as error:
+                raise UserError(f"cannot write to {path.parent} ({error})") from None
         return
     found = json.loads(path.read_text(encoding="utf-8"))
     for name in dict.fromkeys([*deciding, *found]):

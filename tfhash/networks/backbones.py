@@ -147,7 +147,8 @@ def _freeze(trunk: keras.Model, last: str) -> None:
 
 
 def _averages(trunk: keras.Model, layer_names: Sequence[str]) -> keras.Model:
-    maps = {layer.name: layer.output for layer in trunk.layers if len(layer.output.shape) == 4}
+    _, *with_outputs = trunk.layers  # the first is the input
+    maps = {layer.name: layer.output for layer in with_outputs if len(layer.output.shape) == 4}
     for name in layer_names:
         if name not in maps:
             raise UserError(

@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfhash.errors import UserError
+
 CHUNK = 2048
 BATCH = 128
 
@@ -50,7 +52,10 @@ def cached_features(network: keras.Model, images: np.ndarray, cache_dir: str | P
     where it stopped and a second one only reads. Shows a progress bar while it computes.
     """
     directory = Path(cache_dir).expanduser() / fingerprint(network, images)
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--cache_dir: cannot write to {cache_dir} ({error})") from None
     forward = tf.function(lambda batch: network(tf.cast(batch, tf.float32), training=False))
     starts = range(0, len(images), CHUNK)
     missing = [start for start in starts if not (directory / f"{start:09d}.npy").is_file()]
