@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class DeepSettings:
             raise UserError(f"--xla: not with --strategy={self.strategy}; allowed: one_device")
 
 
+@functools.cache
 def make_strategy(name: str) -> tf.distribute.Strategy:
     """The tf.distribute strategy of a name; multi_worker reads TF_CONFIG, as TensorFlow does."""
     if name == "mirrored":
@@ -140,6 +142,10 @@ class Stage(keras.Model, abc.ABC):
             optimizer.build(variables)
             self._trained[name] = (optimizer, variables)
 
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
+        # All is built. Keras would take a batch for it, and fails to with a dict on several workers.
+        pass
+
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
         return list(self.averages.values())
@@ -163,13 +169,18 @@ class Stage(keras.Model, abc.ABC):
     def train_step(self, batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         gradients, terms = self.gradients(batch)
         # Optimizers sum over replicas, and each replica's loss is a mean over its own rows.
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        strategy = tf.distribute.get_strategy()
+        replicas = strategy.num_replicas_in_sync
         for name, of_variables in gradients.items():
             optimizer, variables = self._trained[name]
             optimizer.apply([gradient / replicas for gradient in of_variables], variables)
         for term, average in self.averages.items():
             average.update_state(terms[term])
-        return {term: average.result() for term, average in self.averages.items()}
+        results = {term: average.result() for term, average in self.averages.items()}
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            # Keras takes the mean of the workers' results over their first axis.
+            return {term: tf.reshape(result, [1]) for term, result in results.items()}
+        return results
 
 
 class DeepHasher(Hasher):
@@ -192,6 +203,10 @@ class DeepHasher(Hasher):
                 f"--groups: {settings.groups}; allowed with --strategy={settings.strategy} here: "
                 f"multiples of {self.strategy.num_replicas_in_sync}, the number of replicas"
             )
+
+    @classmethod
+    def start(cls, settings: DeepSettings) -> None:
+        make_strategy(settings.strategy)  # workers have to meet before the first operation
 
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,7 @@ def run(
     What target.directory already holds is used, so that an interrupted run goes on. Raises
     UserError for what the user can mend and NonFiniteError where training diverged.
     """
+    methods.get(config.method).start(settings)
     image_set, parts = load_data(config)
     keras.utils.set_random_seed(config.seed)
     if not getattr(settings, "xla", False):  # Keras leaves XLA off where it is enabled

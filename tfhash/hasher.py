@@ -65,6 +65,10 @@ class Hasher(abc.ABC):
         self.image_size = image_size
         self.seed = seed
 
+    @classmethod
+    def start(cls, settings: Any) -> None:
+        """What has to happen before anything else uses TensorFlow: nothing by default."""
+
     @property
     def variant(self) -> str | None:
         """The name of the ablation that this is, None for the method itself."""

@@ -1,5 +1,8 @@
 """The same losses on one device and on two, for the same global batch."""
 
+import json
+import os
+import socket
 import subprocess
 import sys
 
@@ -45,7 +48,6 @@ print("HISTORY" + json.dumps(history))
 
 
 def losses(tmp_path, strategy, variant="ssgah"):
-    import json
 
     directory = tmp_path / strategy
     process = subprocess.run(
@@ -69,3 +71,37 @@ def test_two_replicas_get_the_losses_of_one_device(tmp_path):
             # bit_balance is of the bits of one replica's images, not a mean over images.
             if term != "bit_balance":
                 assert abs(value - mirrored[term]) <= 1e-3 * max(abs(value), 0.1), (step, term)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def test_two_workers_train_one_model(tmp_path):
+    """Two processes of two steps: both end, and the first one alone writes."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    flags = """--strategy=multi_worker --groups=2 --steps=2 --checkpoint_every=2 --batch_size=8
+        --unlabelled_batch_size=4 --ssgah.variant=baseline --code_length=12""".split()
+    processes = []
+    for index in range(2):
+        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+        command = [sys.executable, "-m", "tfhash.train", *flags, f"--model_dir={tmp_path}"]
+        environment = os.environ | {"TF_CONFIG": json.dumps(task)}
+        with open(tmp_path / f"worker{index}.log", "w") as log:
+            processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+    try:
+        for index, process in enumerate(processes):
+            status = process.wait(timeout=300)
+            log = (tmp_path / f"worker{index}.log").read_text()
+            assert status == 0, log[-3000:]
+            assert ("run folder:" in log) == (index == 0)
+    finally:
+        for process in processes:
+            process.kill()
+    assert (tmp_path / "metrics.json").is_file()
