@@ -143,7 +143,7 @@ class Stage(keras.Model, abc.ABC):
             self._trained[name] = (optimizer, variables)
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None) -> None:
-        # All is built. Keras would take a batch for it, and fails to with a dict on several workers.
+        # All is built. Keras would take a batch for it, which fails with a dict on several workers.
         pass
 
     @property

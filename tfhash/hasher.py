@@ -68,6 +68,7 @@ class Hasher(abc.ABC):
     @classmethod
     def start(cls, settings: Any) -> None:
         """What has to happen before anything else uses TensorFlow: nothing by default."""
+        del settings
 
     @property
     def variant(self) -> str | None:

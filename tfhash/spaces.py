@@ -22,7 +22,7 @@ from tfhash.networks import backbones, discriminators, generators
 from tfhash.networks.features import cached_features
 from tfhash.networks.hash_layer import HashNetwork
 
-DISCRIMINATORS = ("joint", "siamese", "siamese_backbone")
+DISCRIMINATORS = ("joint", "siamese")
 
 
 class PixelSpace:
@@ -103,15 +103,7 @@ class PixelSpace:
         return generators.image_generator(self.gan_size, self.width, self.seed + salt, name)
 
     def discriminator(self, kind: str, batch_norm: bool, dropout: float) -> keras.Model:
-        if kind == "siamese_backbone":
-            keras.utils.set_random_seed(self.seed + 400)
-            trunk = [
-                layers.Rescaling(127.5, offset=127.5, dtype="float32"),
-                build_backbone(self.settings, self.settings.frozen_through),
-            ]
-        else:
-            seed = self.seed + 400
-            trunk = discriminators.image_trunk(self.gan_size, self.width, seed, batch_norm)
+        trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
         return _discriminator(kind, trunk, 4 * self.width, dropout, self.seed + 450)
 
     def example(self, count: int) -> tf.Tensor:

@@ -80,8 +80,7 @@ class SSGAHConfig:
     residual: bool = setting(False, "G_p answers x changed by what it decodes, not an item anew")
     discriminator: str = setting(
         "joint",
-        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of "
-        "each; siamese_backbone: that trunk is a network like --backbone",
+        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of each",
     )
     discriminator_batch_norm: bool = setting(True, "batch normalisation in D")
     discriminator_dropout: float = setting(0.0, "dropout in D, on what its trunk answers")
