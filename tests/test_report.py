@@ -36,7 +36,7 @@ def cifar10_run(seed=0, **more):
         "steps": 5000,
         "hardware": "2 cores",
         "command": f"python -m tfhash.train --seed={seed}",
-        "flags": {"seed": seed, "model_dir": f"runs/{seed}", "ssgah": {"margin_sr": 12}},
+        "flags": {"seed": seed, "ssgah.stage1_dir": f"kept/{seed}", "ssgah.margin_sr": 12},
     }
     return run | more
 
@@ -109,8 +109,8 @@ def test_the_page():
 
 def test_another_flag_is_another_row_that_says_so():
     runs = [
-        cifar10_run(seed=0, map=0.6, flags={"seed": 0, "ssgah": {"margin_sr": 12, "weight": 1}}),
-        cifar10_run(seed=1, map=0.7, flags={"seed": 1, "ssgah": {"margin_sr": 6, "weight": 1}}),
+        cifar10_run(seed=0, map=0.6, flags={"seed": 0, "ssgah.margin_sr": 12, "ssgah.weight": 1}),
+        cifar10_run(seed=1, map=0.7, flags={"seed": 1, "ssgah.margin_sr": 6, "ssgah.weight": 1}),
     ]
     page = report.render(runs, "command")
     assert [(row[4], row[5]) for row in rows(page)] == [("1", "0.700 ± -"), ("0", "0.600 ± -")]
@@ -128,7 +128,7 @@ def test_runs_without_flags_are_told_apart_by_their_setting(key):
 
 
 @pytest.mark.parametrize(
-    "flag", ["seed", "split_seed", "model_dir", "stage1_dir", "data_dir", "name"]
+    "flag", ["seed", "split_seed", "ssgah.stage1_dir", "cache_dir", "data_dir", "name"]
 )
 def test_seeds_and_places_do_not_split_an_experiment(flag):
     runs = [cifar10_run(seed=seed, flags={flag: seed, "margin": 1}) for seed in (0, 1)]

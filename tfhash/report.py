@@ -20,7 +20,7 @@ _NAME = "tfhash.report"
 
 # Runs that agree in these keys and in all their flags but those repeat one experiment.
 _SETTING = ("dataset", "protocol", "method", "variant", "code_length")
-_NOT_DECISIVE = {"seed", "split_seed", "model_dir", "stage1_dir", "data_dir", "name"}
+_NOT_DECISIVE = {"seed", "split_seed", "stage1_dir", "data_dir", "cache_dir", "name"}
 
 _REQUIRED = {"dataset": str, "protocol": str, "method": str, "code_length": int, "map": float}
 _OPTIONAL = {
@@ -120,14 +120,12 @@ def _group(runs: Iterable[dict]) -> list[list[dict]]:
 
 
 def _decisive_flags(run: Mapping) -> dict:
-    """The run's flags, those of a method flattened: {"ssgah": {"margin": 1}} -> ssgah.margin."""
-    flat = {}
-    for key, value in (run.get("flags") or {}).items():
-        if isinstance(value, dict):
-            flat |= {f"{key}.{inner}": inner_value for inner, inner_value in value.items()}
-        elif key not in _NOT_DECISIVE:
-            flat[key] = value
-    return flat
+    """The run's flags without those that name a seed or a folder; `ssgah.stage1_dir` is one too."""
+    return {
+        name: value
+        for name, value in (run.get("flags") or {}).items()
+        if name.rpartition(".")[2] not in _NOT_DECISIVE
+    }
 
 
 def _table(groups: Sequence[Sequence[dict]]) -> str:
