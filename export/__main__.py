@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from tfhash import experiment, export, mains
 from tfhash.errors import UserError
@@ -32,6 +32,7 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> int:
+    logging.set_verbosity(logging.WARNING)  # TensorFlow would tell each file that it writes
     model_dir = Path(flags.FLAGS.model_dir)
     try:
         export_run(model_dir, Path(flags.FLAGS.export_dir or model_dir / "export"))

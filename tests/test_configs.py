@@ -29,7 +29,7 @@ def test_the_flagfile_of_the_quickstart_is_among_them():
 @each_flagfile
 def test_the_configurations_can_be_built(configurations, path):
     config, *_ = configurations(f"--flagfile={path}")
-    of_methods = set(re.findall(r"^--(\w+)\.", path.read_text(), re.MULTILINE))
+    of_methods = set(re.findall(r"^--(?:no)?(\w+)\.", path.read_text(), re.MULTILINE))
     assert of_methods <= {config.method}
 
 
@@ -39,8 +39,8 @@ def test_the_header_has_command_hardware_run_time_and_map(path):
     command = f"python -m tfhash.train --flagfile=configs/{path.name}"
     assert found["command"].startswith(command)
     assert found["hardware"]
-    assert re.search(r"\d", found["run time"]), "run time: a number is expected"
-    assert found["mAP"]
+    for measured in (found["run time"], found["mAP"]):
+        assert re.search(r"\d", measured) or measured == "not run here"
 
 
 def test_an_unknown_flag_is_found(configurations, tmp_path):
