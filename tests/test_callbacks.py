@@ -36,8 +36,8 @@ class RecordingCheckpoints:
 def test_finite_terms_pass():
     stop = StopOnNonFinite()
     stop.set_model(StageStandIn(7))
-    stop.on_train_batch_end(0, {"sr": 0.0, "ar": -1e30})
-    stop.on_train_batch_end(1, None)
+    assert stop.on_train_batch_end(0, {"sr": 0.0, "ar": -1e30}) is None
+    assert stop.on_train_batch_end(1, None) is None
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32("nan")])

@@ -273,7 +273,7 @@ def hardware() -> str:
                 processor = line.partition(":")[2].strip()
                 break
     except OSError:
-        pass
+        pass  # not Linux: the machine's architecture has to do
     gpus = [
         tf.config.experimental.get_device_details(device).get("device_name", "GPU")
         for device in tf.config.list_physical_devices("GPU")
