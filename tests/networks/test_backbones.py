@@ -11,7 +11,11 @@ import tensorflow as tf
 from sklearn.datasets import load_sample_image
 
 from tfhash.networks import backbones, weights
-from tfhash.networks.image_layers import ApplicationPreprocessing, LocalResponseNormalization
+from tfhash.networks.image_layers import (
+    ApplicationPreprocessing,
+    GroupedConv2D,
+    LocalResponseNormalization,
+)
 
 SQUEEZENET = Path(__file__).parents[3] / "shared/weights/squeezenet_v1.0_imagenet.npz"
 
@@ -80,6 +84,17 @@ def test_alexnet_gives_fc7_and_gradients(alexnet):
     images = random_images(1, 40, 30)
     assert alexnet(images).shape == (1, 4096)
     assert np.any(image_gradient(alexnet, images) != 0)
+
+
+def test_a_grouped_convolution_sees_its_own_channels_and_needs_no_xla():
+    # 1 x 1 kernels of ones: each output is the sum over the channels of its group, plus the bias.
+    layer = GroupedConv2D(4, 1, groups=2, kernel_initializer="ones", bias_initializer="ones")
+    images = np.array([1.0, 2.0, 30.0, 40.0], np.float32).reshape(1, 1, 1, 4)
+    assert layer(images).numpy().ravel().tolist() == [4, 4, 71, 71]
+    assert tuple(layer.kernel.shape) == (1, 1, 2, 4)
+    graph = tf.function(layer).get_concrete_function(tf.TensorSpec([None, 3, 3, 4])).graph
+    functions = graph.as_graph_def().library.function
+    assert not any(function.attr["_XlaMustCompile"].b for function in functions)
 
 
 def test_vgg19_is_pooled_and_normalised_as_keras_does():

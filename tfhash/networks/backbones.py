@@ -15,6 +15,7 @@ from tfhash.networks import weights as weights_files
 from tfhash.networks.image_layers import (
     ApplicationPreprocessing,
     BgrMeanSubtraction,
+    GroupedConv2D,
     LocalResponseNormalization,
 )
 
@@ -162,7 +163,8 @@ def _averages(trunk: keras.Model, layer_names: Sequence[str]) -> keras.Model:
 
 def _convolution(filters: int, size: int, name: str, **options) -> layers.Conv2D:
     defaults = {"padding": "same", "activation": "relu", "kernel_initializer": "he_normal"}
-    return layers.Conv2D(filters, size, name=name, **{**defaults, **options})
+    layer = GroupedConv2D if options.get("groups", 1) > 1 else layers.Conv2D
+    return layer(filters, size, name=name, **{**defaults, **options})
 
 
 def _caffe_max_pooling(x, name: str):

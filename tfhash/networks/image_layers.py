@@ -1,7 +1,7 @@
 """Keras layers that pretrained image networks need and Keras does not have.
 
-All of them compute in float32, whatever the mixed-precision policy: bfloat16 holds the integers up
-to 256, but not the values between them that a generator gives.
+What works on pixels computes in float32, whatever the mixed-precision policy: bfloat16 holds the
+integers up to 256, but not the values between them that a generator gives.
 """
 
 from __future__ import annotations
@@ -51,3 +51,20 @@ class LocalResponseNormalization(keras.layers.Layer):
         return tf.nn.local_response_normalization(
             features, depth_radius=2, bias=1.0, alpha=1e-4 / 5, beta=0.75
         )
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+class GroupedConv2D(keras.layers.Conv2D):
+    """Conv2D that convolves its groups one by one.
+
+    That of Keras puts a convolution with groups under jit_compile, which TF Serving refuses to run.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        convolve = super().convolution_op
+        groups = zip(
+            keras.ops.split(inputs, self.groups, -1),
+            keras.ops.split(kernel, self.groups, -1),
+            strict=True,
+        )
+        return keras.ops.concatenate([convolve(x, k) for x, k in groups], -1)
