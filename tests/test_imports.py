@@ -47,7 +47,17 @@ RULES = (
     Rule("tfhash.errors", never="*"),
     Rule("tfhash.networks", never="tfhash", but="tfhash.networks tfhash.errors"),
     Rule("tfhash.data", never="tfhash", but="tfhash.data tfhash.errors"),
-    Rule("tfhash.serving", never="tfhash", but="tfhash.serving tfhash.codes"),
+    Rule(
+        "tfhash.serving",
+        never="tfhash",
+        but="tfhash.serving tfhash.codes tfhash.errors",
+        without="tfhash.serving.__main__ tfhash.serving.*.__main__",
+    ),
+    Rule(
+        "tfhash.serving",
+        never="tfhash",
+        but="tfhash.serving tfhash.codes tfhash.errors tfhash.mains",
+    ),
     Rule(
         "tfhash", never="tfhash.export tfhash.serving", without="tfhash.export tfhash.serving"
     ),
@@ -145,7 +155,9 @@ def test_the_files_are_found():
         ("tfhash.serving.index", "import absl.flags"),
         ("tfhash.figures", "from tfhash import serving"),
         ("tfhash.train", "from tfhash.export import save"),
-        ("tfhash.serving.client", "from tfhash.errors import UserError"),
+        ("tfhash.serving.client", "from tfhash import mains"),
+        ("tfhash.serving.client", "from tfhash.data import images"),
+        ("tfhash.serving.server.__main__", "from tfhash import experiment"),
     ],
 )
 def test_a_broken_rule_is_found(module, source):
@@ -164,7 +176,8 @@ def test_a_broken_rule_is_found(module, source):
         ("tfhash.methods.ssgah", "from tfhash.deep import Stage\nfrom tfhash import retrieval"),
         ("tfhash.train", "from absl import flags\nfrom tfhash import experiment, methods"),
         ("tfhash.export.saved_model", "from tfhash import experiment"),
-        ("tfhash.serving.server.__main__", "from absl import flags\nfrom tfhash import codes"),
+        ("tfhash.serving.server.__main__", "from absl import flags\nfrom tfhash import mains"),
+        ("tfhash.serving.client", "from tfhash import codes\nfrom tfhash.errors import UserError"),
     ],
 )
 def test_what_the_rules_allow_passes(module, source):

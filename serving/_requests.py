@@ -1,0 +1,267 @@
+"""What the two clients share: requests from images, codes and errors from what comes back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import grpc
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_pb2,
+    predict_pb2,
+)
+
+from tfhash.errors import UserError
+from tfhash.serving import answers, errors
+from tfhash.serving._channel import MAX_MESSAGE_BYTES
+from tfhash.serving.answers import Codes, Metadata
+
+Batch = np.ndarray | Sequence[bytes]
+STATUS = "GetModelStatus"
+METADATA = "GetModelMetadata"
+POLL_SECONDS = 0.25  # between two looks at the status of a model
+PROBE_SECONDS = 1.0  # for finding out why a server did not answer
+
+# Bytes of images in one request. A server may allow less than this side of gRPC does.
+_MAX_GROUP_BYTES = MAX_MESSAGE_BYTES // 2
+_Item = TypeVar("_Item")
+
+
+class Part(NamedTuple):
+    """What of a batch goes into one request.
+
+    rows: 0 for an empty batch, which is not to be sent: TF Serving may pad the merged requests with
+    the first row of one, and breaks off where that has none.
+    """
+
+    request: predict_pb2.PredictRequest
+    rows: int
+    ends_batch: bool
+
+    @property
+    def signature(self) -> str:
+        return self.request.model_spec.signature_name
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Requests to one model at one target; the fields are arguments of HashClient."""
+
+    target: str
+    model: str
+    version: int | None
+    label: str | None
+    timeout: float
+    max_batch: int
+    in_flight: int
+
+    def __post_init__(self) -> None:
+        if not self.target or self.target.startswith(("http://", "https://")):
+            raise UserError(f"target: expected HOST:PORT of gRPC, received {self.target!r}")
+        if not self.model:
+            raise UserError("model: expected a name, received an empty one")
+        if self.version is not None and self.label is not None:
+            raise UserError(
+                f"version, label: expected one of them, received {self.version} and {self.label!r}"
+            )
+        for name in ("timeout", "max_batch", "in_flight"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name}: expected above 0, received {getattr(self, name)}")
+
+    def images(self, images: np.ndarray, *, bits: bool, embedding: bool) -> Iterator[Part]:
+        """The parts of uint8 [n, H, W, 3]; UserError for another array."""
+        if (
+            images.dtype != np.uint8
+            or images.ndim != 4
+            or images.shape[3] != 3
+            or 0 in images.shape[1:]
+        ):
+            raise UserError(
+                "images: expected uint8 [n, H >= 1, W >= 1, 3], "
+                f"received {images.dtype} {list(images.shape)}"
+            )
+        rows = max(1, min(self.max_batch, _MAX_GROUP_BYTES // math.prod(images.shape[1:])))
+        slices = (images[start : start + rows] for start in range(0, len(images), rows))
+        request = self._predict("encode_images", _outputs(bits, embedding))
+        return _parts(request, "images", len(images), slices, _image_tensor)
+
+    def files(
+        self, image_bytes: Sequence[bytes], *, on_error: str, bits: bool, embedding: bool
+    ) -> Iterator[Part]:
+        """The parts of the contents of image files; UserError for anything but bytes."""
+        if on_error not in ("raise", "mask"):
+            raise UserError(f'on_error: expected "raise" or "mask", received {on_error!r}')
+        if isinstance(image_bytes, np.ndarray):  # NumPy strips the zeros that a file ends with
+            raise UserError("image_bytes: expected a list of bytes, received an array")
+        for i, item in enumerate(image_bytes):
+            if not isinstance(item, bytes):
+                raise UserError(f"image_bytes[{i}]: expected bytes, received {type(item).__name__}")
+        outputs = _outputs(bits, embedding)
+        if on_error == "mask":
+            request = self._predict("encode_bytes_partial", [*outputs, "valid"])
+        else:
+            request = self._predict("encode_bytes", outputs)
+        grouped = groups(image_bytes, len, self.max_batch)
+        return _parts(request, "image_bytes", len(image_bytes), grouped, _string_tensor)
+
+    def parts(self, batch: Batch, *, on_error: str, bits: bool, embedding: bool) -> Iterator[Part]:
+        """Of an array what `images` makes of it, of anything else what `files` does."""
+        if isinstance(batch, np.ndarray):
+            return self.images(batch, bits=bits, embedding=embedding)
+        return self.files(batch, on_error=on_error, bits=bits, embedding=embedding)
+
+    def codes(self, part: Part, response: predict_pb2.PredictResponse) -> Codes:
+        try:
+            return answers.read_codes(response, part.request.output_filter, part.rows)
+        except ValueError as error:
+            raise self._error(errors.HashServiceError, part.signature, None, str(error)) from None
+
+    def joined(self, part: Part, codes: Sequence[Codes]) -> Codes:
+        """The codes of a batch, of which `part` was the last part."""
+        versions = sorted({one.version for one in codes})
+        if len(versions) > 1:
+            message = f"one batch was answered by the versions {versions}"
+            raise self._error(errors.VersionChanged, part.signature, None, message)
+        return answers.join(codes)
+
+    def metadata_request(self) -> get_model_metadata_pb2.GetModelMetadataRequest:
+        return get_model_metadata_pb2.GetModelMetadataRequest(
+            model_spec=self._spec(), metadata_field=["signature_def"]
+        )
+
+    def metadata(self, response: get_model_metadata_pb2.GetModelMetadataResponse) -> Metadata:
+        try:
+            return answers.read_metadata(response)
+        except ValueError as error:
+            raise self._error(errors.HashServiceError, METADATA, None, str(error)) from None
+
+    def status_request(self) -> get_model_status_pb2.GetModelStatusRequest:
+        spec = self._spec()
+        spec.ClearField("version_label")  # TF Serving tells the status of versions only
+        return get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
+
+    def ready_version(self, response: get_model_status_pb2.GetModelStatusResponse) -> int:
+        """The highest version that is served.
+
+        Raises LoadFailed where none is nor will be, and Unavailable where one may be yet.
+        """
+        state = get_model_status_pb2.ModelVersionStatus.State
+        found = sorted(response.model_version_status, key=lambda status: -status.version)
+        available = [status.version for status in found if status.state == state.AVAILABLE]
+        if available:
+            return available[0]
+        failed = [status for status in found if status.status.error_code]
+        if failed and all(status.state == state.END for status in found):
+            status = failed[0]
+            raise self._error(
+                errors.LoadFailed,
+                STATUS,
+                _code(status.status.error_code),
+                f"version {status.version} could not be loaded: {status.status.error_message}",
+            )
+        states = ", ".join(f"version {s.version} is {state.Name(s.state)}" for s in found)
+        raise self._error(errors.Unavailable, STATUS, None, states or "no version is known")
+
+    def rpc_error(
+        self, signature: str, error: grpc.RpcError, timeout: float, unreachable: str | None = None
+    ) -> errors.HashServiceError:
+        """What a call means that failed. timeout: what it had, in seconds.
+
+        unreachable: why the server cannot be reached, where that was found out.
+        """
+        code, message = error.code(), error.details() or ""
+        if unreachable is not None:
+            code = grpc.StatusCode.UNAVAILABLE
+            message = f"not reachable within {timeout:g} s: {unreachable}"
+        elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            message = f"no answer within {timeout:g} s"
+        return self._error(errors.of_status(code), signature, code, message)
+
+    def _error(
+        self,
+        kind: type[errors.HashServiceError],
+        signature: str,
+        code: grpc.StatusCode | None,
+        message: str,
+    ) -> errors.HashServiceError:
+        return kind(self.model, signature, self.target, code, message)
+
+    def _predict(self, signature: str, outputs: Sequence[str]) -> predict_pb2.PredictRequest:
+        return predict_pb2.PredictRequest(model_spec=self._spec(signature), output_filter=outputs)
+
+    def _spec(self, signature: str = "") -> model_pb2.ModelSpec:
+        spec = model_pb2.ModelSpec(
+            name=self.model, signature_name=signature, version_label=self.label
+        )
+        if self.version is not None:
+            spec.version.value = self.version
+        return spec
+
+
+def groups(
+    items: Iterable[_Item], size: Callable[[_Item], int], most: int
+) -> Iterator[list[_Item]]:
+    """Items in groups that each fit one request: at most `most`, and not too many bytes.
+
+    size: the bytes of an item. A single item over the limit on bytes is a group of its own.
+    """
+    group: list[_Item] = []
+    total = 0
+    for item in items:
+        if group and (len(group) == most or total + size(item) > _MAX_GROUP_BYTES):
+            yield group
+            group, total = [], 0
+        group.append(item)
+        total += size(item)
+    if group:
+        yield group
+
+
+def _parts(
+    request: predict_pb2.PredictRequest,
+    name: str,
+    rows: int,
+    groups: Iterator[Batch],
+    tensor: Callable[[Batch], tensor_pb2.TensorProto],
+) -> Iterator[Part]:
+    if not rows:
+        yield Part(request, rows=0, ends_batch=True)
+    for group in groups:
+        rows -= len(group)
+        part = predict_pb2.PredictRequest(
+            model_spec=request.model_spec,
+            output_filter=request.output_filter,
+            inputs={name: tensor(group)},
+        )
+        yield Part(part, len(group), ends_batch=not rows)
+
+
+def _outputs(bits: bool, embedding: bool) -> list[str]:
+    return ["code", *["bits"] * bits, *["embedding"] * embedding]
+
+
+def _image_tensor(images: np.ndarray) -> tensor_pb2.TensorProto:
+    shape = tf.TensorShape(images.shape).as_proto()
+    return tensor_pb2.TensorProto(
+        dtype=tf.uint8.as_datatype_enum, tensor_shape=shape, tensor_content=images.tobytes()
+    )
+
+
+def _string_tensor(items: Sequence[bytes]) -> tensor_pb2.TensorProto:
+    shape = tf.TensorShape([len(items)]).as_proto()
+    return tensor_pb2.TensorProto(
+        dtype=tf.string.as_datatype_enum, tensor_shape=shape, string_val=items
+    )
+
+
+def _code(number: int) -> grpc.StatusCode:
+    """The gRPC status of this number."""
+    found = (code for code in grpc.StatusCode if code.value[0] == number)
+    return next(found, grpc.StatusCode.UNKNOWN)

@@ -1,0 +1,169 @@
+"""Encodes image files with a served model; run again after an interruption, it goes on.
+
+python -m tfhash.serving.encode --target=localhost:8500 --images='photos/**/*.jpg' \\
+    --output=codes.npz
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+# Before what they quieten is imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+import grpc  # noqa: E402
+from absl import flags  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from tfhash import mains  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
+from tfhash.serving.client import HashClient  # noqa: E402
+from tfhash.serving.encode import files, results, run  # noqa: E402
+from tfhash.serving.encode.results import Journal, Row, Source  # noqa: E402
+from tfhash.serving.errors import HashServiceError  # noqa: E402
+
+NAME = "tfhash.serving.encode"
+_INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("target", None, "HOST:PORT of the server's gRPC", required=True)
+    flags.DEFINE_string("images", None, "quoted pattern such as 'a/**/*.jpg'", required=True)
+    flags.DEFINE_string("output", None, ".npz file to write", required=True)
+    flags.DEFINE_string("model", "tfhash", "name of the model on the server")
+    flags.DEFINE_integer("batch", 32, "files in a request, no more than the server allows", 1)
+    flags.DEFINE_integer("in_flight", 4, "requests at a time", 1)
+    flags.DEFINE_float("timeout", 60, "seconds that a request may take, a restart included")
+    flags.DEFINE_string("tls_ca_file", None, "PEM: who may vouch for the server; turns on TLS")
+    flags.DEFINE_string("tls_cert_file", None, "PEM: certificate of this client, for mutual TLS")
+    flags.DEFINE_string("tls_key_file", None, "PEM: private key of that certificate")
+
+
+def main(argv: list[str]) -> int:
+    given = flags.FLAGS
+    output = Path(given.output)
+    try:
+        paths = files.find(given.images)
+        earlier = results.read(output)
+        with _client() as client:
+            source = _source(client)
+            rows = _encode(client, source, paths, output, earlier)
+    except HashServiceError as error:
+        mains.print_error(NAME, f"{error}; {_how_to_go_on(output)}")
+        return 1
+    except KeyboardInterrupt:
+        mains.print_error(NAME, f"interrupted; {_how_to_go_on(output)}")
+        return _INTERRUPTED_STATUS
+    return _report(output, source, rows)
+
+
+def _client() -> HashClient:
+    given = flags.FLAGS
+    return HashClient(
+        given.target,
+        given.model,
+        timeout=given.timeout,
+        tls=_credentials(given.tls_ca_file, given.tls_cert_file, given.tls_key_file),
+        max_batch=given.batch,
+        in_flight=given.in_flight,
+    )
+
+
+def _source(client: HashClient) -> Source:
+    metadata = client.metadata()
+    given = flags.FLAGS
+    if metadata.code_length is None:
+        raise UserError(f"--model: {given.model} does not tell the length of its codes")
+    return Source(given.target, given.model, metadata.version, metadata.code_length)
+
+
+def _encode(
+    client: HashClient,
+    source: Source,
+    paths: list[str],
+    output: Path,
+    earlier: tuple[Source, dict[str, Row]] | None,
+) -> dict[str, Row]:
+    """Writes the output; returns the row of every path."""
+    kept = {}
+    if earlier and earlier[0] == source:
+        kept = earlier[1]
+    elif earlier:
+        print(f"{output} is of {_describe(earlier[0])}: all files are encoded anew")
+    with (
+        Journal(output, source, kept) as journal,
+        tqdm(total=len(paths), unit="file", disable=None) as bar,  # None: only on a terminal
+    ):
+        run.encode(client, source, paths, journal, flags.FLAGS.batch, bar.update)
+        rows = {path: journal.rows[path] for path in paths}
+        results.write(output, source, rows)
+        journal.delete()
+    return rows
+
+
+def _report(output: Path, source: Source, rows: Mapping[str, Row]) -> int:
+    """Prints what came of it; returns the exit status."""
+    failed = defaultdict(list)
+    for path, row in rows.items():
+        if row.code is None:
+            failed[row.reason].append(path)
+    count = sum(map(len, failed.values()))
+    print(f"{output}: {len(rows) - count:,} codes of {source.code_length} bits")
+    if not failed:
+        return 0
+    print(f"{count:,} of {len(rows):,} files have no code", file=sys.stderr)
+    for reason, paths in sorted(failed.items()):
+        print(f"{len(paths):,} {reason}:", *paths, sep="\n  ", file=sys.stderr)
+    return 1
+
+
+def _describe(source: Source) -> str:
+    return f"{source.model} version {source.version} at {source.target}"
+
+
+def _how_to_go_on(output: Path) -> str:
+    part = results.journal_path(output)
+    if not part.exists():
+        return "nothing was encoded"
+    return f"{part} keeps what was encoded, the same command goes on from there"
+
+
+def _credentials(
+    ca_file: str | None, cert_file: str | None, key_file: str | None
+) -> grpc.ChannelCredentials | None:
+    """What the flags ask for; None is plain text."""
+    if bool(cert_file) != bool(key_file):
+        raise UserError("--tls_cert_file, --tls_key_file: expected both or neither")
+    if not (ca_file or cert_file):
+        return None
+    return grpc.ssl_channel_credentials(
+        _pem("tls_ca_file", ca_file),
+        private_key=_pem("tls_key_file", key_file),
+        certificate_chain=_pem("tls_cert_file", cert_file),
+    )
+
+
+def _pem(flag: str, path: str | None) -> bytes | None:
+    if not path:
+        return None
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"--{flag}: cannot read {path} ({error.strerror})") from None
+    if b"-----BEGIN " not in content:  # gRPC would only say that it cannot connect
+        raise UserError(f"--{flag}: expected PEM, {path} holds none")
+    return content
+
+
+def entry_point() -> None:
+    define_flags()
+    mains.run(NAME, main)
+
+
+if __name__ == "__main__":
+    entry_point()

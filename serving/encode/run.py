@@ -1,0 +1,89 @@
+"""The work: files in, rows of the journal out, a few requests at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+
+from tfhash.serving._requests import groups
+from tfhash.serving.answers import Codes
+from tfhash.serving.client import HashClient
+from tfhash.serving.encode import files
+from tfhash.serving.encode.files import Image
+from tfhash.serving.encode.results import Journal, Row, Source
+from tfhash.serving.errors import VersionChanged
+
+_SIGNATURE = "encode_bytes_partial"  # what on_error="mask" asks
+
+
+def encode(
+    client: HashClient,
+    source: Source,
+    paths: Iterable[str],
+    journal: Journal,
+    batch: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Adds a row for every path to the journal, but where it has one and the file is the same.
+
+    batch: files in a request. advance: told how many more paths are done. At any time no more
+    files are in memory than the requests in flight hold, and one batch. Raises HashServiceError,
+    with all rows before it in the journal; VersionChanged where not `source` answers.
+    """
+    sent: deque[list[Image]] = deque()  # not itertools.tee, which keeps dozens more of them
+
+    def contents() -> Iterator[list[bytes]]:
+        reading = _read(paths, journal, advance)
+        for images in groups(reading, lambda image: len(image.content), batch):
+            sent.append(images)
+            yield [image.content for image in images]
+
+    with closing(client.stream(contents(), on_error="mask")) as answers:
+        for codes in answers:
+            images = sent.popleft()
+            if codes.version != source.version:
+                message = f"version {source.version} was replaced by version {codes.version}"
+                raise VersionChanged(source.model, _SIGNATURE, source.target, None, message)
+            journal.add(dict(_rows(images, codes)))
+            advance(len(images))
+
+
+def _rows(images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
+    for image, code, valid in zip(images, codes.code, codes.valid, strict=True):
+        if valid:
+            yield image.path, Row(image.size, image.modified, code.tobytes())
+        else:
+            reason = files.reason(image.content)
+            yield image.path, Row(image.size, image.modified, None, reason)
+
+
+def _read(
+    paths: Iterable[str], journal: Journal, advance: Callable[[int], None]
+) -> Iterator[Image]:
+    """The files to send, in order; what cannot be sent goes into the journal."""
+    for path in paths:
+        found = _open(path, journal.rows.get(path))
+        if isinstance(found, Image):
+            yield found
+            continue
+        if found:
+            journal.add({path: found})
+        advance(1)
+
+
+def _open(path: str, known: Row | None) -> Image | Row | None:
+    """The file, or a row that says why it cannot be sent, or None where it is as it was known."""
+    try:
+        with open(path, "rb") as file:
+            # Before reading: a file that changes later is encoded again by the next run.
+            status = os.fstat(file.fileno())
+            size, modified = status.st_size, status.st_mtime_ns
+            if known and (known.size, known.modified) == (size, modified):
+                return None
+            if size > files.MAX_BYTES:
+                return Row(size, modified, None, f"over {files.MAX_BYTES // 2**20} MiB")
+            return Image(path, size, modified, file.read())
+    except OSError as error:
+        return Row(-1, -1, None, error.strerror or type(error).__name__)

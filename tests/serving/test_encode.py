@@ -1,0 +1,304 @@
+"""python -m tfhash.serving.encode against a service in this process, interrupted in every way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tfhash.serving.encode import __main__ as command_module
+from tfhash.serving.encode import files
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """12 files in two folders, of the contents a0, b1, ... l11; not images to any but the fake."""
+    folder = tmp_path / "photos"
+    for i in range(12):
+        path = folder / ("even", "odd")[i % 2] / f"{i:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%c%d" % (ord("a") + i, i))
+    return folder
+
+
+def expected(paths) -> list[list[int]]:
+    """The fake's codes: the first byte, and the high half of the second."""
+    contents = [Path(path).read_bytes() for path in paths]
+    return [[content[0], content[1] & 0xF0] for content in contents]
+
+
+@pytest.fixture
+def encode(command, server, photos, tmp_path):
+    """Runs the command on the photos, with flags in place of or beside the ones here."""
+
+    def encode(**changes):
+        arguments = {
+            "target": server.target,
+            "images": f"{photos}/**/*.jpg",
+            "output": tmp_path / "codes.npz",
+            "batch": 2,
+            "timeout": 5,
+        } | changes
+        return command(command_module, *(f"--{name}={value}" for name, value in arguments.items()))
+
+    return encode
+
+
+def load(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def sent(server) -> int:
+    """How many files came to the server."""
+    return sum(len(request.inputs["image_bytes"].string_val) for request in server.service.requests)
+
+
+def test_codes_of_all_files_in_the_order_of_their_paths(encode, server, photos, tmp_path):
+    ended = encode()
+    assert (ended.status, ended.errors) == (0, "")
+    assert f"{tmp_path}/codes.npz: 12 codes of 12 bits" in ended.output
+    output = load(tmp_path / "codes.npz")
+    paths = sorted(map(str, photos.rglob("*.jpg")))
+    assert output["paths"].tolist() == paths
+    assert output["codes"].tolist() == expected(paths) and output["codes"].dtype == np.uint8
+    assert output["sizes"].tolist() == [os.path.getsize(path) for path in paths]
+    assert (output["code_length"], output["model"], output["version"]) == (12, "tfhash", 3)
+    assert {request.model_spec.signature_name for request in server.service.requests} == {
+        "encode_bytes_partial"
+    }
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["codes.npz"]
+
+
+def test_files_that_cannot_be_read_are_listed_with_reasons(
+    encode, server, photos, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "MAX_BYTES", 2**20)
+    (photos / "empty.jpg").touch()
+    (photos / "other.jpg").write_bytes(b"x")
+    (photos / "cut.jpg").write_bytes(b"\xff")
+    (photos / "large.jpg").write_bytes(bytes(2**20 + 1))
+    (photos / "gone.jpg").symlink_to(photos / "nowhere")
+    monkeypatch.setattr(files, "_STARTS", (b"\xff",))  # shorter than what the fake reads
+    ended = encode()
+    assert ended.status == 1
+    assert ended.errors.splitlines() == [
+        "4 of 16 files have no code",
+        "1 damaged, or too large in pixels:",
+        f"  {photos}/cut.jpg",
+        "1 empty:",
+        f"  {photos}/empty.jpg",
+        "1 not a JPEG or PNG image:",
+        f"  {photos}/other.jpg",
+        "1 over 1 MiB:",
+        f"  {photos}/large.jpg",
+    ]
+    assert sent(server) == 15  # all but large.jpg
+    output = load(tmp_path / "codes.npz")
+    assert len(output["paths"]) == 12 and output["codes"].tolist() == expected(output["paths"])
+
+
+def test_a_file_that_goes_away_while_others_are_sent_is_listed(encode, server, photos):
+    server.service.before = lambda number, context: (photos / "odd/11.jpg").unlink(missing_ok=True)
+    ended = encode(in_flight=1)
+    assert ended.status == 1
+    assert f"1 No such file or directory:\n  {photos}/odd/11.jpg\n" in ended.errors
+    assert "11 codes" in ended.output
+
+
+def test_the_same_command_sends_only_what_is_new_or_changed(encode, server, photos, tmp_path):
+    encode()
+    server.service.requests.clear()
+    (photos / "even/00.jpg").write_bytes(b"changed in size")
+    (photos / "even/02.jpg").write_bytes(b"z2")  # of the same size
+    os.utime(photos / "even/02.jpg", ns=(0, 12345))
+    (photos / "odd/01.jpg").unlink()
+    (photos / "new.jpg").write_bytes(b"new")
+    assert encode().status == 0
+    assert sent(server) == 3
+    output = load(tmp_path / "codes.npz")
+    assert output["paths"].tolist() == sorted(map(str, photos.rglob("*.jpg")))
+    assert output["codes"].tolist() == expected(output["paths"])
+
+
+def test_another_version_or_target_encodes_everything(encode, server, start_server, tmp_path):
+    encode()
+    server.service.version = 4
+    ended = encode()
+    assert f"codes.npz is of tfhash version 3 at {server.target}: all files are encoded anew" in (
+        ended.output
+    )
+    assert sent(server) == 24 and load(tmp_path / "codes.npz")["version"] == 4
+    other = start_server()
+    other.service.version = 4
+    encode(target=other.target)
+    assert sent(other) == 12
+
+
+def test_a_version_that_changes_meanwhile_is_not_mixed_in(encode, server, tmp_path):
+    def reload(number, context):
+        server.service.version = 3 + (number >= 3)
+
+    server.service.before = reload
+    ended = encode(in_flight=1)
+    assert ended.status == 1
+    assert ended.errors == (
+        "tfhash.serving.encode: error: tfhash, encode_bytes_partial at "
+        f"{server.target}: version 3 was replaced by version 4; {tmp_path}/codes.npz.part keeps "
+        "what was encoded, the same command goes on from there\n"
+    )
+    assert not (tmp_path / "codes.npz").exists()
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 12  # the first six, of version 3, once more
+    assert load(tmp_path / "codes.npz")["version"] == 4
+
+
+def test_a_server_that_fails_midway(encode, server, tmp_path):
+    def before(number, context):
+        if number == 3:
+            context.abort(grpc.StatusCode.INTERNAL, "out of order")
+
+    server.service.before = before
+    ended = encode(in_flight=1)
+    assert ended.status == 1
+    assert "INTERNAL: out of order; " in ended.errors and len(ended.errors.splitlines()) == 1
+    assert not (tmp_path / "codes.npz").exists()
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 6  # three batches of two were done
+    output = load(tmp_path / "codes.npz")
+    assert output["codes"].tolist() == expected(output["paths"]) and len(output["paths"]) == 12
+
+
+def test_a_busy_server_is_asked_again(encode, server, tmp_path):
+    def before(number, context):
+        if number == 2:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "queue full")
+
+    server.service.before = before
+    assert encode(in_flight=1).status == 0
+    assert sent(server) == 14  # the third batch twice
+    output = load(tmp_path / "codes.npz")
+    assert output["codes"].tolist() == expected(output["paths"]) and len(output["paths"]) == 12
+
+
+def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
+    def interrupt(number, context):
+        if number == 3:
+            time.sleep(0.2)  # until the rows of the third batch are written
+            os.kill(os.getpid(), signal.SIGINT)
+            while context.is_active():
+                time.sleep(0.01)
+
+    server.service.before = interrupt
+    ended = encode(in_flight=1)
+    assert ended.status == 130
+    assert ended.errors == (
+        f"tfhash.serving.encode: error: interrupted; {tmp_path}/codes.npz.part keeps what was "
+        "encoded, the same command goes on from there\n"
+    )
+    assert not (tmp_path / "codes.npz").exists()
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 6
+
+
+def test_a_killed_process_goes_on(encode, server, photos, tmp_path):
+    """A process of its own, killed while the fourth of six batches hangs."""
+    journal = tmp_path / "codes.npz.part"
+
+    def hang(number, context):
+        while number >= 3 and context.is_active():
+            time.sleep(0.01)
+
+    server.service.before = hang
+    arguments = f"--target={server.target} --images={photos}/**/*.jpg --batch=2 --in_flight=1"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tfhash.serving.encode", *arguments.split()]
+        + [f"--output={tmp_path}/codes.npz"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        for _ in range(600):
+            if journal.exists() and journal.read_text().count(".jpg") == 6:
+                break
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "codes.npz").exists()
+    with journal.open("a") as file:
+        file.write('["half a li')  # as a kill may leave it
+    server.service.before = lambda number, context: None
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 6
+    output = load(tmp_path / "codes.npz")
+    assert output["codes"].tolist() == expected(output["paths"]) and len(output["paths"]) == 12
+
+
+def test_memory_holds_what_is_in_flight_not_all_files(encode, photos):
+    """40 files of 1 MiB, two requests of one file at a time: a few copies of three files."""
+    for i in range(40):
+        (photos / f"large{i}.jpg").write_bytes(bytes(2**20))
+    tracemalloc.start()
+    try:
+        assert encode(batch=1, in_flight=2).status == 0
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": "/nowhere/*.jpg"}, "--images: no file matches '/nowhere/*.jpg'"),
+        ({"target": "http://localhost:1"}, "target: expected HOST:PORT"),
+        ({"tls_ca_file": "/nowhere/ca.pem"}, "--tls_ca_file: cannot read /nowhere/ca.pem"),
+        ({"tls_ca_file": __file__}, f"--tls_ca_file: expected PEM, {__file__} holds none"),
+        ({"tls_key_file": "key.pem"}, "--tls_cert_file, --tls_key_file: expected both or neither"),
+        ({"batch": 0}, "flag --batch=0"),
+        ({"output": "/dev/null/codes.npz"}, "--output: cannot write /dev/null/codes.npz.part"),
+    ],
+)
+def test_mistakes_of_the_user(encode, changes, message):
+    ended = encode(**changes)
+    assert ended.status == 2
+    assert message in ended.errors and len(ended.errors.splitlines()) == 1
+
+
+def test_a_file_of_somebody_else_is_not_overwritten(encode, tmp_path):
+    (tmp_path / "codes.npz").write_bytes(b"a letter")
+    ended = encode()
+    assert ended.status == 2 and "was not written by this command" in ended.errors
+    assert (tmp_path / "codes.npz").read_bytes() == b"a letter"
+
+
+def test_no_server_and_no_model(encode, tmp_path):
+    ended = encode(target="127.0.0.1:1", timeout=0.3)
+    assert ended.status == 1
+    assert "not reachable within 0.3 s" in ended.errors and "nothing was encoded" in ended.errors
+    ended = encode(model="other")
+    assert ended.status == 1 and "NOT_FOUND" in ended.errors
+    assert list(tmp_path.glob("codes*")) == []
+
+
+def test_mutual_tls(encode, tls_server, certificate):
+    certificate_file, key_file = certificate
+    ended = encode(
+        target=tls_server.target,
+        tls_ca_file=certificate_file,
+        tls_cert_file=certificate_file,
+        tls_key_file=key_file,
+    )
+    assert (ended.status, sent(tls_server)) == (0, 12)
