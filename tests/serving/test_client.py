@@ -342,12 +342,11 @@ def test_an_answer_over_the_limit_on_messages_is_an_error(server, client):
 
 
 def test_codes_of_two_versions_are_not_mixed(server, client):
-    def reload(number, context):
-        if number == 2:  # of the second batch, the part that comes in later
-            time.sleep(0.1)
-            server.service.version = 4
+    def reload(response):  # before the second part of the second batch, images 4 to 7
+        if tf.make_ndarray(response.outputs["code"])[0, 0] == 4:
+            response.model_spec.version.value = 4
 
-    server.service.before = reload
+    server.service.after = reload
     with pytest.raises(errors.VersionChanged, match=r"by the versions \[3, 4\]"):
         list(client.stream([images(range(2)), images(range(8))]))
 

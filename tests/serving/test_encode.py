@@ -192,9 +192,12 @@ def test_a_busy_server_is_asked_again(encode, server, tmp_path):
 
 
 def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
+    journal = tmp_path / "codes.npz.part"
+
     def interrupt(number, context):
         if number == 3:
-            time.sleep(0.2)  # until the rows of the third batch are written
+            while journal.read_text().count(".jpg") < 6:  # rows of the three batches before
+                time.sleep(0.01)
             os.kill(os.getpid(), signal.SIGINT)
             while context.is_active():
                 time.sleep(0.01)
