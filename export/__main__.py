@@ -1,21 +1,24 @@
-"""Exports the encoder of a finished run as a SavedModel for TF Serving.
+"""Exports the encoder of a finished run: a SavedModel for TF Serving, or one file.
 
-python -m tfhash.export --model_dir=DIR [--export_dir=DIR/export]
+python -m tfhash.export --model_dir=DIR [--export_dir=DIR/export] [--noverify]
+python -m tfhash.export --model_dir=DIR --format=tflite|onnx [--tflite_precision=float16]
 """
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
 from tfhash import experiment, export, mains
 from tfhash.errors import UserError
-from tfhash.export import signatures
+from tfhash.export import onnx, portable, signatures, tflite
 from tfhash.export.verify import VerificationError
 
 NAME = "tfhash.export"
-VERIFIED_IMAGES = 64
+VERIFIED_IMAGES = 256
 METADATA_KEYS = ("method", "dataset", "protocol", "split_fingerprint", "seed", "ties", "map")
 
 _SNIPPET = """\
@@ -29,41 +32,96 @@ _SNIPPET = """\
 def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "folder of a finished run", required=True)
     flags.DEFINE_string("export_dir", None, "where versions go; by default MODEL_DIR/export")
+    flags.DEFINE_enum(
+        "format",
+        "saved_model",
+        ["saved_model", "tflite", "onnx"],
+        "saved_model writes EXPORT_DIR/N; tflite encoder_PRECISION.tflite; onnx encoder.onnx, and "
+        "needs pip install tfhash[onnx]",
+    )
+    flags.DEFINE_enum("tflite_precision", "float32", tflite.PRECISIONS, "of the stored weights")
+    flags.DEFINE_bool(
+        "verify",
+        True,
+        "publish a SavedModel only where a process without tfhash gets the codes of Keras from it; "
+        "of other formats count the bits that differ from the SavedModel's",
+    )
 
 
 def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.WARNING)  # TensorFlow would tell each file that it writes
     model_dir = Path(flags.FLAGS.model_dir)
+    export_dir = Path(flags.FLAGS.export_dir or model_dir / "export")
+    given = flags.FLAGS
     try:
-        export_run(model_dir, Path(flags.FLAGS.export_dir or model_dir / "export"))
+        if given.format == "saved_model":
+            export_run(model_dir, export_dir, given.verify)
+        else:
+            export_file(model_dir, export_dir, given.format, given.tflite_precision, given.verify)
     except VerificationError as error:
         mains.print_error(NAME, f"{error}; nothing was published")
         return 1
     return 0
 
 
-def export_run(model_dir: Path, export_dir: Path) -> Path:
+def export_run(model_dir: Path, export_dir: Path, verified: bool = True) -> Path:
     """Publishes the encoder of a run folder, prints where and how to load it; returns where.
 
+    verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer.
     Raises UserError for a folder without a finished run or an export_dir that cannot be made, and
     what `save` raises.
     """
+    encoder, arguments = _read(model_dir, export_dir)
+    images = experiment.sample_images(model_dir, VERIFIED_IMAGES) if verified else None
+    path = export.save(encoder, **arguments, images=images, export_dir=export_dir)
+    if images is None:
+        print("nothing was verified (--noverify)")
+    else:
+        print(f"verified on {len(images)} images: through each loader the codes of Keras")
+    _report(path, arguments["code_length"], arguments["image_size"])
+    return path
+
+
+def export_file(
+    model_dir: Path, export_dir: Path, kind: str, precision: str, verified: bool = True
+) -> Path:
+    """Writes the encoder of a run folder as one file, prints how far its codes are from those of
+    the SavedModel; returns its path.
+
+    kind: tflite or onnx. precision, verified, and what it raises: see `tflite.save`, `export_run`.
+    """
+    encoder, arguments = _read(model_dir, export_dir)
+    if kind == "tflite":
+        path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
+        tflite.save(encoder, **arguments, precision=precision, path=path)
+    else:
+        path, codes = export_dir / "encoder.onnx", onnx.codes
+        onnx.save(encoder, **arguments, path=path)
+    print(f"wrote {path}")
+    if not verified:
+        print("nothing was compared (--noverify)")
+        return path
+    images = experiment.sample_images(model_dir, VERIFIED_IMAGES)
+    with tempfile.TemporaryDirectory() as folder:
+        saved_model = export.save(encoder, **arguments, images=None, export_dir=folder)
+        difference = portable.difference(codes(path, images), images, saved_model)
+    print(f"beside the SavedModel {difference}")
+    return path
+
+
+def _read(model_dir: Path, export_dir: Path) -> tuple[Any, dict[str, Any]]:
+    """The encoder of a run, and what each format wants to know about it."""
     *_, metrics = experiment.read(model_dir)
     try:
         export_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--export_dir: {error}") from None
     hasher = experiment.load(model_dir)
-    path = export.save(
-        hasher.encoder,
-        code_length=hasher.code_length,
-        image_size=hasher.image_size,
-        metadata={key: metrics[key] for key in METADATA_KEYS},
-        images=experiment.sample_images(model_dir, VERIFIED_IMAGES),
-        export_dir=export_dir,
-    )
-    _report(path, hasher.code_length, hasher.image_size)
-    return path
+    return hasher.encoder, {
+        "code_length": hasher.code_length,
+        "image_size": hasher.image_size,
+        "metadata": {key: metrics[key] for key in METADATA_KEYS},
+    }
 
 
 def _report(path: Path, code_length: int, image_size: int) -> None:
@@ -74,7 +132,7 @@ def _report(path: Path, code_length: int, image_size: int) -> None:
             for side in ("inputs", "outputs")
         )
         print(f"  {name}: {inputs} -> {outputs}")
-    print("  serving_default: encode_images")
+    print(f"  serving_default: {signatures.DEFAULT}")
     print("to load it:")
     print(_SNIPPET.format(path=str(path), size=image_size))
 

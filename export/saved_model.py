@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -16,7 +17,7 @@ import tensorflow as tf
 
 import tfhash
 from tfhash.data import images as image_ops
-from tfhash.export import signatures, verify
+from tfhash.export import operations, signatures, verify, warmup
 
 METADATA_FILE = Path("assets.extra", "tfhash.json")
 
@@ -27,28 +28,32 @@ def save(
     code_length: int,
     image_size: int,
     metadata: Mapping[str, Any],
-    images: np.ndarray,
+    images: np.ndarray | None,
     export_dir: Path | str,
 ) -> Path:
-    """Publishes an encoder as `export_dir/N`, N the next integer, once its codes are verified.
+    """Publishes an encoder as `export_dir/N`, N the next integer, once it is verified.
 
     encoder: float32 [n, image_size, image_size, 3] in [0, 255] to [n, code_length] in [0, 1].
     metadata: what the run adds to `assets.extra/tfhash.json` (method, dataset, protocol, ...),
-    JSON values. images: uint8 [n >= 1, image_size, image_size, 3], real images to verify with.
+    JSON values. images: uint8 [n >= 1, image_size, image_size, 3], real images to verify with;
+    None: nothing is verified.
     Returns the published folder. Raises ValueError for other images or a wrong code_length, and
-    `verify.VerificationError` where a loader answers other codes than Keras; then, as after any
-    error, nothing is published.
+    `verify.VerificationError` where a loader answers other codes than Keras or fails, a warm-up
+    request too, or where TF Serving could not load the graph; then, as after any error, nothing is
+    published.
     """
-    _check_images(images, image_size)
+    if images is not None:
+        _check_images(images, image_size)
     export_dir = Path(export_dir)
     export_dir.mkdir(parents=True, exist_ok=True)
-    version = str(next_version(export_dir))
     # TF Serving loads any folder whose name is an integer, however complete; no other name.
-    temporary = export_dir / f".{version}.tmp-{secrets.token_hex(4)}"
+    temporary = export_dir / f".{next_version(export_dir)}.tmp-{secrets.token_hex(4)}"
     try:
         _write(encoder, code_length, image_size, metadata, temporary)
-        verify.verify(temporary, encoder, images)
-        return temporary.rename(export_dir / version)
+        if images is not None:
+            operations.check(temporary)
+            verify.verify(temporary, encoder, images, warmup.read(temporary))
+        return _publish(temporary, export_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -58,6 +63,16 @@ def next_version(export_dir: Path) -> int:
     """One more than the highest integer among the names in export_dir, 1 where there is none."""
     names = (path.name for path in export_dir.iterdir())
     return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _publish(temporary: Path, export_dir: Path) -> Path:
+    """Gives the folder the next integer as its name; the one after, where another is faster."""
+    while True:
+        try:  # a folder that has content is never replaced by a rename
+            return temporary.rename(export_dir / str(next_version(export_dir)))
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
 
 
 def _check_images(images: np.ndarray, image_size: int) -> None:
@@ -88,19 +103,21 @@ def _write(
     for name, function in functions.items():  # the first becomes serving_default too
         archive.add_endpoint(name, function, input_signature=[signatures.INPUTS[name]])
     archive.write_out(os.fspath(folder), verbose=False)
+    warmup_requests = warmup.write(folder, image_size)
 
     content = dict(metadata) | {
         "code_length": code_length,
         "bit_order": "big",
         "threshold": signatures.THRESHOLD,
         "image_size": image_size,
-        "signatures": {"serving_default": "encode_images", **signatures.describe(code_length)},
+        "signatures": {"serving_default": signatures.DEFAULT, **signatures.describe(code_length)},
         "limits": {
             "formats": ["JPEG", "PNG"],
             "max_bytes": image_ops.MAX_BYTES,
             "max_side": image_ops.MAX_SIDE,
             "max_pixels": image_ops.MAX_PIXELS,
         },
+        "warmup": {"requests": warmup_requests, "images": warmup.BATCH_SIZES},
         "versions": {
             "tfhash": tfhash.__version__,
             "tensorflow": tf.__version__,
@@ -108,5 +125,4 @@ def _write(
         },
     }
     path = folder / METADATA_FILE
-    path.parent.mkdir()
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

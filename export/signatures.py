@@ -17,7 +17,9 @@ _PARALLEL_DECODES = 8
 INPUTS = {
     "encode_images": tf.TensorSpec(None, tf.uint8, name="images"),
     "encode_bytes": tf.TensorSpec(None, tf.string, name="image_bytes"),
+    "encode_bytes_partial": tf.TensorSpec(None, tf.string, name="image_bytes"),
 }
+DEFAULT = "encode_images"  # the first: Keras makes it serving_default too
 
 
 def build(
@@ -29,9 +31,11 @@ def build(
     Each function answers `code` uint8 [n, ceil(code_length / 8)], big-endian as numpy.packbits;
     `bits` uint8 [n, code_length]; `embedding` float32 [n, code_length]. An empty batch gets an
     empty answer; a malformed input raises InvalidArgumentError, its message naming the input.
+    `encode_bytes_partial` answers `valid` bool [n] too: where a file cannot be decoded, that row
+    has valid False and all zeros, and the others are as they would be without it.
     """
 
-    def answer(images: tf.Tensor) -> dict[str, tf.Tensor]:
+    def answer(images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
         count = tf.shape(images)[0]
         # oneDNN's fused convolution gives an empty batch a wrong shape, so it never gets one.
         padding = [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]]
@@ -42,6 +46,8 @@ def build(
                 f"code_length: received {code_length}, but the encoder answers "
                 f"{embedding.shape.as_list()}"
             )
+        if valid is not None:
+            embedding = tf.where(valid[:, tf.newaxis], embedding, 0.0)
         bits = tf.cast(embedding > THRESHOLD, tf.uint8)
         return {"code": pack(bits), "bits": bits, "embedding": embedding}
 
@@ -57,7 +63,15 @@ def build(
         )
         return answer(resized)
 
-    return {"encode_images": encode_images, "encode_bytes": encode_bytes}
+    def encode_bytes_partial(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images, valid = _decode_valid(_checked_image_bytes(image_bytes), image_size)
+        return {**answer(images, valid), "valid": valid}
+
+    return {
+        "encode_images": encode_images,
+        "encode_bytes": encode_bytes,
+        "encode_bytes_partial": encode_bytes_partial,
+    }
 
 
 def pack(bits: tf.Tensor) -> tf.Tensor:
@@ -79,10 +93,40 @@ def describe(code_length: int) -> dict[str, dict[str, dict[str, str]]]:
         "bits": f"uint8 [N, {code_length}]",
         "embedding": f"float32 [N, {code_length}]",
     }
+    files = {"image_bytes": "string [N]"}
     return {
         "encode_images": {"inputs": {"images": "uint8 [N, H, W, 3]"}, "outputs": outputs},
-        "encode_bytes": {"inputs": {"image_bytes": "string [N]"}, "outputs": outputs},
+        "encode_bytes": {"inputs": files, "outputs": outputs},
+        "encode_bytes_partial": {"inputs": files, "outputs": {**outputs, "valid": "bool [N]"}},
     }
+
+
+def _decode_valid(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes the files that can be: uint8 [n, size, size, 3], zeros for the others; bool [n].
+
+    Only a tf.data pipeline goes on after an operation has failed. There is one for the whole
+    batch, because to start one takes longer than to decode an image.
+    """
+    count = tf.size(image_bytes, tf.int64)
+
+    def decode(row: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = image_ops.resize(image_ops.decode(one), size)
+        return row, tf.ensure_shape(image, [size, size, 3])
+
+    decoded = (
+        tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
+        .map(decode, num_parallel_calls=_PARALLEL_DECODES)
+        .ignore_errors()
+    )
+    # A row more, so that there is an element to get even where no file can be decoded.
+    extra = tf.data.Dataset.from_tensors((count, tf.zeros([size, size, 3], tf.uint8)))
+    rows, images = decoded.concatenate(extra).batch(count + 1).get_single_element()
+
+    def in_place(values: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([[count + 1], tf.shape(values, tf.int64)[1:]], 0)
+        return tf.scatter_nd(rows[:, tf.newaxis], values, shape)[:count]
+
+    return in_place(images), in_place(tf.ones_like(rows, tf.bool))
 
 
 def _checked_images(images: tf.Tensor) -> tf.Tensor:

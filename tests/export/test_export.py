@@ -1,15 +1,13 @@
-"""tfhash.export: what is published answers through a v1 Session, TF Serving's kind of loader."""
+"""tfhash.export: what is published, under which name, and what stops it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-import subprocess
-import sys
 import textwrap
 import types
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -19,163 +17,19 @@ import tensorflow as tf
 from tfhash import experiment
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
-from tfhash.export import __main__ as command
-from tfhash.export import save, saved_model, signatures, verify
+from tfhash.export import __main__ as export_command
+from tfhash.export import operations, saved_model, signatures, verify
 
-SIZE, CODE_LENGTH, WIDTH = 16, 13, 2  # 13 bits take two bytes, three low bits unused
-RUN = {
-    "method": "ssgah",
-    "dataset": "digits",
-    "protocol": "digits",
-    "split_fingerprint": "0123",
-    "seed": 0,
-    "ties": "expected",
-    "map": 0.5,
-}
-
-
-def tiny_encoder() -> keras.Model:
-    """Untrained, with what an encoder may hold; its codes differ between the images below."""
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            keras.Input((SIZE, SIZE, 3)),
-            keras.layers.Rescaling(1 / 127.5, offset=-1),
-            keras.layers.Conv2D(8, 3, padding="same", activation="relu"),
-            keras.layers.BatchNormalization(),
-            keras.layers.Dropout(0.5),
-            keras.layers.Flatten(),
-            keras.layers.Dense(CODE_LENGTH, activation="sigmoid", dtype="float32"),
-        ]
-    )
-
-
-def random_images(count: int, height: int = SIZE, width: int = SIZE) -> np.ndarray:
-    generator = np.random.default_rng(count)
-    return generator.integers(0, 256, (count, height, width, 3), np.uint8)
-
-
-def save_tiny(encoder: keras.Model, export_dir: Path, **changes) -> Path:
-    arguments = {
-        "code_length": CODE_LENGTH,
-        "image_size": SIZE,
-        "metadata": RUN,
-        "images": random_images(64),
-        "export_dir": export_dir,
-    }
-    return save(encoder, **(arguments | changes))
-
-
-@pytest.fixture(scope="module")
-def encoder():
-    return tiny_encoder()
-
-
-@pytest.fixture(scope="module")
-def published(encoder, tmp_path_factory):
-    return save_tiny(encoder, tmp_path_factory.mktemp("run") / "export")
-
-
-@pytest.fixture(scope="module")
-def answer(published):
-    """answer(signature, value): every output of a signature, through a v1 Session."""
-    graph = tf.Graph()
-    session = tf.compat.v1.Session(graph=graph)
-    with graph.as_default():
-        model = tf.compat.v1.saved_model.load(session, ["serve"], str(published))
-
-    def call(signature, value):
-        signature_def = model.signature_def[signature]
-        (tensor,) = signature_def.inputs.values()
-        fetches = {name: output.name for name, output in signature_def.outputs.items()}
-        return session.run(fetches, {tensor.name: value})
-
-    yield call
-    session.close()
-
-
-def byte_strings(values) -> np.ndarray:
-    return np.array(values, object)
+SIZE, CODE_LENGTH, WIDTH = 16, 13, 2
 
 
 def test_the_first_version_is_1_and_nothing_else_is_left(published):
     assert [path.name for path in published.parent.iterdir()] == ["1"]
 
 
-def test_outputs_are_those_of_the_encoder(encoder, answer):
-    images = random_images(20)
-    output = answer("encode_images", images)
-    embedding = encoder(images.astype(np.float32), training=False).numpy()
-    np.testing.assert_allclose(output["embedding"], embedding, atol=1e-5)
-    assert output["embedding"].dtype == np.float32
-    assert output["bits"].dtype == output["code"].dtype == np.uint8
-    np.testing.assert_array_equal(output["bits"], output["embedding"] > 0.5)
-    np.testing.assert_array_equal(output["code"], np.packbits(output["bits"], axis=-1))
-    assert len(np.unique(output["code"], axis=0)) > 10  # else the comparisons show nothing
-
-
-def test_serving_default_is_encode_images(answer):
-    images = random_images(5)
-    for name, value in answer("serving_default", images).items():
-        np.testing.assert_array_equal(value, answer("encode_images", images)[name])
-
-
-def test_images_of_any_size_are_resized_in_the_graph(answer):
-    images = random_images(6, 40, 24)
-    resized = image_ops.resize(tf.constant(images), SIZE).numpy()
-    np.testing.assert_array_equal(
-        answer("encode_images", images)["code"], answer("encode_images", resized)["code"]
-    )
-
-
-def test_jpeg_files_of_mixed_sizes_equal_their_decoded_images(answer):
-    files = [
-        tf.io.encode_jpeg(random_images(1, height, width)[0]).numpy()
-        for height, width in [(40, 30), (16, 16), (9, 70)]
-    ]
-    one_by_one = [
-        answer("encode_images", image_ops.decode(file).numpy()[np.newaxis])["code"][0]
-        for file in files
-    ]
-    np.testing.assert_array_equal(answer("encode_bytes", byte_strings(files))["code"], one_by_one)
-
-
-@pytest.mark.parametrize(
-    ("signature", "empty"),
-    [
-        ("encode_images", np.zeros([0, SIZE, SIZE, 3], np.uint8)),
-        ("encode_images", np.zeros([0, 5, 7, 3], np.uint8)),
-        ("encode_bytes", byte_strings([])),
-    ],
-)
-def test_an_empty_batch_gets_an_empty_answer(answer, signature, empty):
-    shapes = {name: value.shape for name, value in answer(signature, empty).items()}
-    assert shapes == {"code": (0, WIDTH), "bits": (0, CODE_LENGTH), "embedding": (0, CODE_LENGTH)}
-
-
-@pytest.mark.parametrize(
-    ("signature", "value", "message"),
-    [
-        ("encode_images", np.zeros([SIZE, SIZE, 3], np.uint8), "images: expected uint8 [N, H"),
-        ("encode_images", np.uint8(7), "images: expected uint8 [N, H"),
-        ("encode_images", np.zeros([1, SIZE, SIZE, 1], np.uint8), "images: expected uint8 [N, H"),
-        ("encode_images", np.zeros([1, SIZE, SIZE, 4], np.uint8), "images: expected uint8 [N, H"),
-        ("encode_images", np.zeros([1, 0, SIZE, 3], np.uint8), "images: expected uint8 [N, H"),
-        ("encode_bytes", byte_strings([[b"x"]]), "image_bytes: expected string [N]"),
-        ("encode_bytes", byte_strings(b"x"), "image_bytes: expected string [N]"),
-        ("encode_bytes", byte_strings([b""]), "image_bytes: length out of range"),
-        ("encode_bytes", byte_strings([b"GIF89a" * 9]), "image_bytes: not a JPEG or PNG image"),
-    ],
-)
-def test_a_malformed_input_is_named(answer, signature, value, message):
-    with pytest.raises(tf.errors.InvalidArgumentError) as error:
-        answer(signature, value)
-    assert message in str(error.value)
-
-
-def test_metadata(published):
+def test_metadata(tiny, published):
     content = json.loads((published / "assets.extra" / "tfhash.json").read_text())
-    assert RUN.items() <= content.items()
+    assert tiny.run.items() <= content.items()
     assert content["code_length"] == CODE_LENGTH
     assert content["bit_order"] == "big"
     assert content["threshold"] == 0.5
@@ -186,25 +40,18 @@ def test_metadata(published):
     assert content["versions"]["keras"] == keras.__version__
 
 
-@pytest.mark.parametrize("code_length", [1, 7, 8, 9, 64])
-def test_packing_in_the_graph_is_numpy_packbits(code_length):
-    bits = np.random.default_rng(0).integers(0, 2, (50, code_length), np.uint8)
-    pack = tf.function(
-        signatures.pack, input_signature=[tf.TensorSpec([None, code_length], tf.uint8)]
-    )
-    np.testing.assert_array_equal(pack(bits), np.packbits(bits, axis=-1))
-
-
-def test_low_precision_and_strategy_variables_pass_beside_leftovers(tmp_path):
+def test_low_precision_and_strategy_variables_pass_beside_leftovers(
+    tiny, in_this_process, tmp_path
+):
     (tmp_path / "3").mkdir()
     (tmp_path / ".4.tmp-0badcafe").mkdir()  # as a crash leaves it
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-            encoder = tiny_encoder()
+            encoder = tiny.encoder()
     finally:
         keras.mixed_precision.set_global_policy("float32")
-    assert save_tiny(encoder, tmp_path) == tmp_path / "4"
+    assert tiny.save(encoder, tmp_path) == tmp_path / "4"
     assert sorted(path.name for path in tmp_path.iterdir()) == [".4.tmp-0badcafe", "3", "4"]
 
 
@@ -215,25 +62,79 @@ def test_versions_count_as_integers(tmp_path):
     assert saved_model.next_version(tmp_path) == 11
 
 
-def test_other_codes_than_those_of_keras_stop_the_publishing(monkeypatch, tmp_path):
-    encoder, write = tiny_encoder(), saved_model._write
+def test_a_version_that_another_export_has_just_published_stays(monkeypatch, tmp_path):
+    mine, other = tmp_path / ".1.tmp-0badcafe", tmp_path / "1"
+    for folder in (mine, other):
+        folder.mkdir()
+        (folder / "content").write_text(folder.name)
+    # Both looked before either was published.
+    looked = iter([1, 2])
+    monkeypatch.setattr(saved_model, "next_version", lambda export_dir: next(looked))
+    assert saved_model._publish(mine, tmp_path) == tmp_path / "2"
+    contents = {path.parent.name: path.read_text() for path in tmp_path.glob("*/content")}
+    assert contents == {"1": "1", "2": ".1.tmp-0badcafe"}
+
+
+def test_exports_at_the_same_moment_get_a_version_each(tmp_path):
+    folders = [tmp_path / f".1.tmp-{number}" for number in range(40)]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "content").write_text(folder.name)
+    with ThreadPoolExecutor(8) as pool:
+        published = list(pool.map(lambda folder: saved_model._publish(folder, tmp_path), folders))
+    assert sorted(int(path.name) for path in published) == list(range(1, 41))
+    assert [(path / "content").read_text() for path in published] == [f.name for f in folders]
+
+
+def test_other_codes_than_those_of_keras_stop_the_publishing(
+    tiny, in_this_process, monkeypatch, tmp_path
+):
+    encoder, write = tiny.encoder(), saved_model._write
 
     def write_then_negate_the_head(*arguments):
         write(*arguments)
         head = encoder.layers[-1]
         head.set_weights([-weight for weight in head.get_weights()])
 
-    # sigmoid(-x) = 1 - sigmoid(x): Keras now has the opposite of each of the 64 * 13 bits.
+    # sigmoid(-x) = 1 - sigmoid(x): Keras now has the opposite of each of the 40 * 13 bits.
     monkeypatch.setattr(saved_model, "_write", write_then_negate_the_head)
     with pytest.raises(verify.VerificationError) as error:
-        save_tiny(encoder, tmp_path)
+        tiny.save(encoder, tmp_path)
     assert str(error.value) == (
-        "tf.saved_model.load, encode_images: 832 of 832 bits differ from Keras"
+        "tf.saved_model.load, serving_default, bits: 520 of 520 values differ from Keras"
     )
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_that_only_loads_as_a_function_is_refused(encoder, tmp_path):
+@pytest.mark.parametrize(
+    ("case", "output", "row", "size"),
+    [
+        ("encode_bytes", "code", 5, 80),
+        ("encode_bytes_partial", "valid", 5, 40),
+        ("encode_bytes_partial with a broken file", "bits", 31, 416),
+        ("encode_bytes_partial with a broken file", "valid", 31, 32),
+    ],
+)
+def test_one_wrong_value_of_any_signature_is_found(
+    tiny, encoder, monkeypatch, case, output, row, size
+):
+    """Sizes are those of 40 images, or of 32 in the batch that ends in a broken file, row 31."""
+
+    def right_but_for_one_value(folder, cases):
+        answers = [{name: value.copy() for name, value in one.expected.items()} for one in cases]
+        names = [one.name for one in cases]
+        answers[names.index(case)][output][row, ...].flat[0] ^= True
+        return {"v1 Session": answers}
+
+    monkeypatch.setattr(verify, "_answers_of_new_process", right_but_for_one_value)
+    with pytest.raises(verify.VerificationError) as error:
+        verify.verify("unread", encoder, tiny.images(40), [])
+    assert str(error.value) == (
+        f"v1 Session, {case}, {output}: 1 of {size} values differ from Keras"
+    )
+
+
+def test_a_model_that_only_loads_as_a_function_is_refused(tiny, encoder, in_this_process, tmp_path):
     # A tf.Module that holds a Keras 3 model: the v1 loader does not find its variables.
     module = tf.Module()
     module.encoder = encoder
@@ -242,41 +143,69 @@ def test_a_model_that_only_loads_as_a_function_is_refused(encoder, tmp_path):
         name: tf.function(function, input_signature=[signatures.INPUTS[name]], autograph=False)
         for name, function in functions.items()
     }
+    endpoints["serving_default"] = endpoints[signatures.DEFAULT]
     module.endpoints = endpoints
     tf.saved_model.save(module, str(tmp_path), signatures=endpoints)
-    with pytest.raises(verify.VerificationError, match="v1 Session: FailedPreconditionError"):
-        verify.verify(tmp_path, encoder, random_images(2))
+    with pytest.raises(
+        verify.VerificationError, match="v1 Session, serving_default: FailedPreconditionError"
+    ):
+        verify.verify(tmp_path, encoder, tiny.images(2), [])
+
+
+def test_what_the_process_without_tfhash_says_at_last_is_the_error(
+    tiny, encoder, monkeypatch, tmp_path
+):
+    script = tmp_path / "far_side.py"
+    script.write_text("import sys\nprint('chatter', file=sys.stderr)\nsys.exit('the reason')")
+    monkeypatch.setattr(verify, "__file__", str(script))
+    with pytest.raises(verify.VerificationError) as error:
+        tiny.save(encoder, tmp_path / "export", images=tiny.images(2))
+    assert str(error.value) == "a process without tfhash ended with status 1: the reason"
+    assert list((tmp_path / "export").iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": random_images(2, 8, 8)}, r"images: .* \[2, 8, 8, 3\]"),
-        ({"images": random_images(2).astype(np.float32)}, "images: .* float32"),
-        ({"images": random_images(0)}, r"images: .* \[0, 16, 16, 3\]"),
+        ({"images": np.zeros([2, 8, 8, 3], np.uint8)}, r"images: .* \[2, 8, 8, 3\]"),
+        ({"images": np.zeros([2, SIZE, SIZE, 3], np.float32)}, "images: .* float32"),
+        ({"images": np.zeros([0, SIZE, SIZE, 3], np.uint8)}, r"images: .* \[0, 16, 16, 3\]"),
         ({"code_length": 12}, "code_length: received 12"),
     ],
 )
-def test_wrong_arguments_leave_nothing(encoder, tmp_path, changes, message):
+def test_wrong_arguments_leave_nothing(tiny, encoder, tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        save_tiny(encoder, tmp_path, **changes)
+        tiny.save(encoder, tmp_path, **changes)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_publishes_a_run_and_shows_how_to_load_it(
-    encoder, monkeypatch, tmp_path, capsys
-):
+@pytest.fixture
+def finished_run(tiny, encoder, monkeypatch):
+    """A run folder stands for one that trained the encoder; it need not exist."""
     hasher = types.SimpleNamespace(encoder=encoder, code_length=CODE_LENGTH, image_size=SIZE)
-    monkeypatch.setattr(experiment, "read", lambda model_dir: (None, RUN | {"steps": 3}))
+    monkeypatch.setattr(experiment, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
     monkeypatch.setattr(experiment, "load", lambda model_dir: hasher)
-    monkeypatch.setattr(experiment, "sample_images", lambda model_dir, n: random_images(n))
-    monkeypatch.setattr(verify, "verify", lambda *arguments: None)  # its own tests are above
+    monkeypatch.setattr(experiment, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
 
-    assert command.export_run(tmp_path, tmp_path / "export") == tmp_path / "export" / "1"
 
+def test_the_command_publishes_a_run_and_shows_how_to_load_it(
+    finished_run, monkeypatch, tmp_path, capsys
+):
+    verified = []
+
+    def record(folder, encoder, images, requests):
+        verified.append((len(images), len(list(requests))))
+
+    monkeypatch.setattr(verify, "verify", record)
+
+    assert export_command.export_run(tmp_path, tmp_path / "export") == tmp_path / "export" / "1"
+
+    assert verified == [(99, 12)]
     output = capsys.readouterr().out
+    assert "verified on 99 images" in output
     assert f"published {tmp_path / 'export' / '1'}" in output
     assert "encode_images: images uint8 [N, H, W, 3] -> code uint8 [N, 2]" in output
+    assert "encode_bytes_partial: image_bytes string [N] -> " in output
     snippet = textwrap.dedent(output.split("to load it:\n")[1])
     assert len(snippet.splitlines()) == 5
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -284,23 +213,33 @@ def test_the_command_publishes_a_run_and_shows_how_to_load_it(
     assert printed.getvalue().startswith("[[")
 
 
+def test_without_verification_the_command_says_so(finished_run, command, monkeypatch, tmp_path):
+    def fail(*arguments):
+        raise AssertionError("called in spite of --noverify")
+
+    monkeypatch.setattr(verify, "verify", fail)
+    monkeypatch.setattr(operations, "check", fail)
+    monkeypatch.setattr(experiment, "sample_images", fail)
+    ended = command(export_command, f"--model_dir={tmp_path}", "--noverify")
+    assert ended.status == 0
+    assert "nothing was verified (--noverify)\n" in ended.output
+    assert (tmp_path / "export" / "1" / "saved_model.pb").is_file()
+
+
 def test_a_folder_without_a_finished_run_is_a_mistake_of_the_user(tmp_path):
     with pytest.raises(UserError, match="--model_dir: no finished run"):
-        command.export_run(tmp_path, tmp_path / "export")
+        export_command.export_run(tmp_path, tmp_path / "export")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_dir_that_is_a_file_is_a_mistake_of_the_user(monkeypatch, tmp_path):
-    monkeypatch.setattr(experiment, "read", lambda model_dir: (None, RUN))
+def test_an_export_dir_that_is_a_file_is_a_mistake_of_the_user(finished_run, tmp_path):
     (tmp_path / "export").touch()
     with pytest.raises(UserError, match="--export_dir: "):
-        command.export_run(tmp_path, tmp_path / "export")
+        export_command.export_run(tmp_path, tmp_path / "export")
 
 
-def test_the_command_needs_a_model_dir():
-    process = subprocess.run(
-        [sys.executable, "-m", "tfhash.export"], capture_output=True, text=True
-    )
-    assert process.returncode == 2
-    assert process.stderr.splitlines()[-1].startswith("tfhash.export: error: ")
-    assert "--model_dir" in process.stderr and "Traceback" not in process.stderr
+def test_the_command_needs_a_model_dir(command):
+    ended = command(export_command)
+    assert ended.status == 2
+    (line,) = ended.errors.splitlines()
+    assert line.startswith("tfhash.export: error: ") and "--model_dir" in line
