@@ -2,6 +2,8 @@
 
     python benchmarks/retrieval.py [--queries=1000] [--database=59000] [--bits=48]
     python benchmarks/retrieval.py --nus_wide      # 2,100 x 193,734 items, 21 labels, mAP@5000
+    python benchmarks/retrieval.py --nus_wide --labels=DIR   # labels of DIR/test.txt and train.txt,
+                                                             # `path l1 ... l21` a line, repeated
 
 The codes are noisy copies of one random code a class, so that distances are spread, and tied, as
 those of learned codes are. Times are wall-clock on one thread, the best of the repeats, which take
@@ -14,6 +16,7 @@ import argparse
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -32,15 +35,29 @@ class Problem(NamedTuple):
     depth: int | None
 
 
-def make_problem(
-    queries: int, database: int, bits: int, classes: int, more_labels: float, depth: int | None
-) -> Problem:
-    """Items of one class each, and of each other class with probability `more_labels`."""
+def random_labels(count: int, classes: int, more_labels: float) -> np.ndarray:
+    """One class an item, and each other class with probability `more_labels`."""
     rng = np.random.default_rng(0)
-    count = queries + database
-    main_label = rng.integers(0, classes, count)
     labels = (rng.random((count, classes)) < more_labels).astype(np.uint8)
-    labels[np.arange(count), main_label] = 1
+    labels[np.arange(count), rng.integers(0, classes, count)] = 1
+    return labels
+
+
+def listed_labels(path: Path, count: int) -> np.ndarray:
+    """The labels of a list, from its beginning again where it ends: uint8 [count, C]."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    labels = np.array([line.split()[1:] for line in lines], np.uint8)
+    return labels[np.arange(count) % len(labels)]
+
+
+def make_problem(
+    query_labels: np.ndarray, database_labels: np.ndarray, bits: int, depth: int | None
+) -> Problem:
+    """Each code is a noisy copy of that of one of the item's labels, any of them as likely."""
+    rng = np.random.default_rng(1)
+    queries, labels = len(query_labels), np.concatenate([query_labels, database_labels])
+    count, classes = labels.shape
+    main_label = (rng.random(labels.shape) * labels).argmax(axis=1)
     centres = rng.integers(0, 2, (classes, bits), dtype=np.uint8)
     items = centres[main_label] ^ (rng.random((count, bits)) < 0.25).astype(np.uint8)
     return Problem(items[:queries], items[queries:], labels[:queries], labels[queries:], depth)
@@ -62,7 +79,7 @@ def rank_by_argsort(problem: Problem) -> float:
     return total / len(problem.query_bits)
 
 
-def evaluator(problem: Problem, ties: str) -> Callable[[], float]:
+def evaluator(problem: Problem, **judging: str) -> Callable[[], float]:
     query_codes, database_codes = codes.pack(problem.query_bits), codes.pack(problem.database_bits)
 
     def run() -> float:
@@ -74,7 +91,7 @@ def evaluator(problem: Problem, ties: str) -> Callable[[], float]:
             code_length=problem.query_bits.shape[1],
             map_at=(problem.depth,),
             precision_at=(100,),
-            ties=ties,
+            **judging,
         )
         return metrics.map[problem.depth]
 
@@ -107,6 +124,19 @@ def peak_megabytes(call: Callable[[], float | None]) -> tuple[float, float | Non
     return peak / 1e6, value
 
 
+def _labels(options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of queries and database, as the flags ask for them."""
+    queries, database = options.queries, options.database
+    if options.nus_wide:
+        queries, database = 2_100, 193_734
+    if options.labels:
+        query_labels = listed_labels(options.labels / "test.txt", queries)
+        return query_labels, listed_labels(options.labels / "train.txt", database)
+    classes, more_labels = (21, 0.05) if options.nus_wide else (10, 0)
+    labels = random_labels(queries + database, classes, more_labels)
+    return labels[:queries], labels[queries:]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--queries", type=int, default=1000)
@@ -114,16 +144,16 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--nus_wide", action="store_true", help="2,100 x 193,734 items, 21 labels")
+    parser.add_argument("--labels", type=Path, help="with --nus_wide: folder of its label lists")
     options = parser.parse_args()
-    if options.nus_wide:
-        problem = make_problem(2_100, 193_734, options.bits, 21, more_labels=0.05, depth=5_000)
-    else:
-        problem = make_problem(
-            options.queries, options.database, options.bits, 10, more_labels=0, depth=None
-        )
+    if options.labels and not options.nus_wide:
+        parser.error("--labels goes with --nus_wide")
+    problem = make_problem(*_labels(options), options.bits, 5_000 if options.nus_wide else None)
     calls: dict[str, Callable[[], float | None]] = {
-        f"evaluate, ties={ties}": evaluator(problem, ties) for ties in retrieval.TIES
+        f"evaluate, ties={ties}": evaluator(problem, ties=ties) for ties in retrieval.TIES
     }
+    for convention in retrieval.CONVENTIONS[1:]:
+        calls[f"evaluate, {convention}"] = evaluator(problem, convention=convention)
     calls["matmul + argsort"] = lambda: rank_by_argsort(problem)
     calls["XOR + popcount alone"] = distance_alone(problem)
 
@@ -138,11 +168,13 @@ def main() -> None:
         f"{query_count:,} queries x {size:,} items, {options.bits} bits, "
         f"{problem.query_labels.shape[1]} labels"
     )
-    print(f"{'':24} {'ms a query':>10} {'peak MB':>8} {'mAP' + depth:>9}")
+    print(f"{'':26} {'seconds':>8} {'ms a query':>10} {'peak MB':>8} {'mAP' + depth:>9}")
     for name, call in calls.items():
         peak, value = peak_megabytes(call)
         shown = "-" if value is None else f"{value:.4f}"
-        print(f"{name:24} {min(times[name]) / query_count * 1e3:10.3f} {peak:8.1f} {shown:>9}")
+        best = min(times[name])
+        per_query = best / query_count * 1e3
+        print(f"{name:26} {best:8.2f} {per_query:10.3f} {peak:8.1f} {shown:>9}")
 
 
 if __name__ == "__main__":

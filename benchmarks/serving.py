@@ -59,6 +59,7 @@ def embedded_server(export_dir: Path) -> Iterator[str]:
             yield line.split()[2]
         finally:
             process.terminate()
+            process.communicate()  # it has a last line to write
 
 
 def bare_call(folder: Path) -> Encode:
