@@ -17,8 +17,8 @@ from tfhash import mains
 from tfhash.errors import UserError
 from tfhash.serving.server import text_protos
 from tfhash.serving.server.batching import read_limits
-from tfhash.serving.server.models import Retries
 from tfhash.serving.server.server import Options, Server
+from tfhash.serving.server.versions import Retries
 
 NAME = "tfhash.serving.server"
 BANNER = (
@@ -69,8 +69,9 @@ def main(argv: list[str]) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
+    config, how = models(), options()  # a mistake is told first, and alone
     print(BANNER, flush=True)
-    server = Server(models(), options())
+    server = Server(config, how)
     server.start()
     secured = "TLS" if server.options.ssl_config else "no TLS"
     print(f"gRPC on {server.options.host}:{server.port} ({secured})", flush=True)

@@ -20,9 +20,10 @@ from tfhash.errors import UserError
 from tfhash.serving.server import rest, text_protos
 from tfhash.serving.server.batching import BatchLimits, BatchQueue
 from tfhash.serving.server.grpc_services import ModelService, PredictionService
-from tfhash.serving.server.models import Models, Retries
+from tfhash.serving.server.models import Models
 from tfhash.serving.server.servable import Servable
 from tfhash.serving.server.status import RequestError
+from tfhash.serving.server.versions import Retries
 
 log = logging.getLogger(__name__)
 

@@ -34,9 +34,9 @@ from tensorflow_serving.config import model_server_config_pb2
 
 from tfhash import export
 from tfhash.serving.server.batching import read_limits
-from tfhash.serving.server.models import Retries
 from tfhash.serving.server.server import Options
 from tfhash.serving.server.server import Server as EmbeddedServer
+from tfhash.serving.server.versions import Retries
 
 MODEL = "tfhash"
 SIZE, CODE_LENGTH = 16, 13  # 13 bits take two bytes, three low bits unused

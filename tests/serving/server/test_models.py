@@ -14,9 +14,10 @@ import pytest
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from tensorflow_serving.config import model_server_config_pb2
 
-from tfhash.serving.server import models as models_module
-from tfhash.serving.server.models import Models, Retries
+from tfhash.serving.server import versions
+from tfhash.serving.server.models import Models
 from tfhash.serving.server.status import RequestError
+from tfhash.serving.server.versions import Retries
 
 State = get_model_status_pb2.ModelVersionStatus.State
 
@@ -70,7 +71,7 @@ def clock(monkeypatch) -> types.SimpleNamespace:
     """The time that models.py sees is `clock.now`."""
     clock = types.SimpleNamespace(now=100.0)
     fake = types.SimpleNamespace(monotonic=lambda: clock.now)
-    monkeypatch.setattr(models_module, "time", fake)
+    monkeypatch.setattr(versions, "time", fake)
     return clock
 
 

@@ -19,8 +19,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2, prediction_
 
 from tfhash.errors import UserError
 from tfhash.serving.server.batching import BatchLimits
-from tfhash.serving.server.models import Retries
 from tfhash.serving.server.status import RequestError
+from tfhash.serving.server.versions import Retries
 
 PATIENCE = 30
 State = get_model_status_pb2.ModelVersionStatus.State
