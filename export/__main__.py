@@ -37,7 +37,7 @@ def define_flags() -> None:
         "saved_model",
         ["saved_model", "tflite", "onnx"],
         "saved_model writes EXPORT_DIR/N; tflite encoder_PRECISION.tflite; onnx encoder.onnx, and "
-        "needs pip install tfhash[onnx]",
+        "needs the extra onnx",
     )
     flags.DEFINE_enum("tflite_precision", "float32", tflite.PRECISIONS, "of the stored weights")
     flags.DEFINE_bool(

@@ -82,7 +82,7 @@ def _require(*packages: str) -> None:
     missing = [package for package in packages if importlib.util.find_spec(package) is None]
     if missing:
         raise UserError(
-            f"--format=onnx: not installed: {', '.join(missing)}; pip install tfhash[onnx]"
+            f"--format=onnx: not installed: {', '.join(missing)}; the extra onnx installs it"
         )
 
 

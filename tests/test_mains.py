@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tfhash import mains
+
 _COMMAND = """
 from absl import flags
 from tfhash import mains
@@ -60,3 +62,14 @@ def test_any_other_error_keeps_its_traceback():
     process = _run("--mode=bug")
     assert process.returncode == 1
     assert "Traceback" in process.stderr and "ValueError: unforeseen" in process.stderr
+
+
+def test_a_missing_extra_is_one_line_and_status_2(capsys):
+    mains.require("tfhash.tried", "serving", "sys", "absl")
+    with pytest.raises(SystemExit) as ended:
+        mains.require("tfhash.tried", "serving", "absl", "no_such_package", "nor_this")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "tfhash.tried: error: not installed: no_such_package, nor_this; the extra serving of "
+        "tfhash brings it\n"
+    )

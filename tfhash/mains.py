@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -39,6 +40,13 @@ def run(name: str, main: Callable[[list[str]], int | None]) -> None:
             _exit(name, error)
 
     app.run(guarded_main, flags_parser=parse)
+
+
+def require(name: str, extra: str, *packages: str) -> None:
+    """Ends the command in one line where packages of an extra are not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        _exit(name, f"not installed: {', '.join(missing)}; the extra {extra} of tfhash brings it")
 
 
 def print_table(metrics: Mapping[str, Any]) -> None:

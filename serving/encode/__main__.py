@@ -16,18 +16,22 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-import grpc  # noqa: E402
 from absl import flags  # noqa: E402
-from tqdm import tqdm  # noqa: E402
 
 from tfhash import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+
+NAME = "tfhash.serving.encode"
+mains.require(NAME, "serving", "tensorflow_serving", "tqdm")
+
+import grpc  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
 from tfhash.serving.client import HashClient  # noqa: E402
 from tfhash.serving.encode import files, results, run  # noqa: E402
 from tfhash.serving.encode.results import Journal, Row, Source  # noqa: E402
 from tfhash.serving.errors import HashServiceError  # noqa: E402
 
-NAME = "tfhash.serving.encode"
 _INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 
 

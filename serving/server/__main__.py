@@ -15,12 +15,15 @@ from tensorflow.core.protobuf import config_pb2
 
 from tfhash import mains
 from tfhash.errors import UserError
-from tfhash.serving.server import text_protos
-from tfhash.serving.server.batching import read_limits
-from tfhash.serving.server.server import Options, Server
-from tfhash.serving.server.versions import Retries
 
 NAME = "tfhash.serving.server"
+mains.require(NAME, "serving", "tensorflow_serving", "grpc_health")
+
+from tfhash.serving.server import text_protos  # noqa: E402
+from tfhash.serving.server.batching import read_limits  # noqa: E402
+from tfhash.serving.server.server import Options, Server  # noqa: E402
+from tfhash.serving.server.versions import Retries  # noqa: E402
+
 BANNER = (
     "This is tfhash's embedded server, for laptops and tests. It speaks the TF Serving API but is "
     "not TF Serving; docs/serving.md tells what differs."

@@ -15,7 +15,7 @@ from tfhash.errors import UserError
 from tfhash.export import onnx, portable
 from tfhash.networks.image_layers import GroupedConv2D, LocalResponseNormalization
 
-REASON = "needs pip install tfhash[onnx]"
+REASON = "needs the extra onnx"
 onnxruntime = pytest.importorskip("onnxruntime", reason=REASON)
 pytest.importorskip("tf2onnx", reason=REASON)
 
@@ -125,5 +125,5 @@ def test_a_package_that_is_not_installed_is_named(
     with pytest.raises(UserError) as error:
         onnx.save(encoder, **arguments, path=tmp_path / "file")
     assert str(error.value) == (
-        f"--format=onnx: not installed: {package}; pip install tfhash[onnx]"
+        f"--format=onnx: not installed: {package}; the extra onnx installs it"
     )
