@@ -16,7 +16,7 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 
 # A module may import what stands before it and beside it, not what comes after it.
 CHAIN = (
-    ("tfhash.codes", "tfhash.losses"),
+    ("tfhash.codes", "tfhash.conventions", "tfhash.losses"),
     ("tfhash.retrieval",),
     ("tfhash.networks", "tfhash.data"),
     ("tfhash.hasher",),
@@ -42,7 +42,11 @@ class Rule(NamedTuple):
 
 
 RULES = (
-    Rule("tfhash.codes tfhash.retrieval", never="*", but="numpy tfhash.codes"),
+    Rule(
+        "tfhash.codes tfhash.conventions tfhash.retrieval",
+        never="*",
+        but="numpy tfhash.codes tfhash.conventions",
+    ),
     Rule("tfhash.losses", never="*", but="tensorflow"),
     Rule("tfhash.errors", never="*"),
     Rule("tfhash.networks", never="tfhash", but="tfhash.networks tfhash.errors"),

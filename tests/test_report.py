@@ -127,6 +127,18 @@ def test_runs_without_flags_are_told_apart_by_their_setting(key):
     assert len(rows(page)) == 2
 
 
+def test_runs_older_than_a_flag_were_judged_by_its_default():
+    runs = [
+        cifar10_run(seed=0, map=0.6),
+        cifar10_run(seed=1, map=0.7, flags={**cifar10_run()["flags"], "convention": "tfhash"}),
+        cifar10_run(seed=2, map=0.8, flags={**cifar10_run()["flags"], "convention": "hashnet"}),
+    ]
+    assert [(row[2], row[4]) for row in rows(report.render(runs, "command"))] == [
+        ("w_ar, mAP of hashnet", "2"),
+        ("w_ar", "0, 1"),
+    ]
+
+
 @pytest.mark.parametrize(
     "flag", ["seed", "split_seed", "ssgah.stage1_dir", "cache_dir", "data_dir", "name"]
 )

@@ -243,6 +243,85 @@ def test_stays_exact_at_59000_items(sizes, hits, depth):
     assert metrics.map[depth] == pytest.approx(expected, rel=1e-12, abs=1e-10)
 
 
+def map_of_project(project, query_bits, database_bits, query_labels, database_labels, depth):
+    """mAP as the formulas of the project have it, on float32 codes of -1 and 1, rank by rank."""
+    queries, database = (2 * bits.astype(np.float32) - 1 for bits in (query_bits, database_bits))
+    size, code_length = database.shape
+    top = min(depth or size, size)
+    precisions = []
+    for query, labels in zip(queries, query_labels, strict=True):
+        product = database @ query
+        if project == "deephash-pytorch":
+            order = np.argsort(0.5 * (code_length - product))
+            order = order[:depth] if depth else order[: size - 1]
+        elif project == "hashnet":
+            order = np.argsort(-product)[:top]
+        else:
+            order = np.argpartition(-product, top - 1)[:top]
+            order = order[np.argsort(-product[order])]
+        ranking = [bool(labels @ database_labels[item]) for item in order]
+        if any(ranking) or project == "deephash-pytorch":
+            precisions.append(brute_force_ap([ranking], None))
+    return statistics.mean(precisions)
+
+
+@pytest.mark.parametrize("depth", [None, 5, 60, 299, 300, 1000])
+@pytest.mark.parametrize(("code_length", "multi_label"), [(6, False), (12, True), (70, False)])
+@pytest.mark.parametrize("project", retrieval.CONVENTIONS[1:])
+def test_conventions_agree_with_the_formulas_of_the_projects(
+    project, code_length, multi_label, depth, monkeypatch
+):
+    """300 items at a few distances: more than a sort handles by insertion, which is stable."""
+    monkeypatch.setattr(retrieval, "_TILE_ITEMS", 1000)  # three queries at a time, then one
+    rng = np.random.default_rng(code_length)
+    query_bits, database_bits = rng.integers(0, 2, (2, 300, code_length), dtype=np.uint8)
+    query_bits = query_bits[:7]
+    labels = (rng.random((307, 5)) < (0.2 if multi_label else 0)).astype(np.uint8)
+    labels[np.arange(307), rng.integers(0, 5, 307)] = 1
+    labels[:, 4] = 0
+    labels[6] = [0, 0, 0, 0, 1]  # which no item has
+    data = query_bits, database_bits, labels[:7], labels[7:]
+    metrics = evaluate_bits(*data, map_at=(depth,), convention=project)
+    assert metrics.map == {depth: pytest.approx(map_of_project(project, *data, depth), abs=1e-12)}
+    assert metrics.convention == metrics.to_json()["convention"] == project
+
+
+def test_the_order_of_ties_in_a_convention_is_that_of_an_unstable_sort():
+    """The relevant items are the first 100 of 1,000, which a stable sort puts first in each tie."""
+    distance = np.random.default_rng(0).integers(0, 4, 1000)
+    relevant = (np.arange(1000) < 100).astype(np.uint8)
+    order = np.argsort(distance.astype(np.float32))
+    if (order == np.argsort(distance, kind="stable")).all():
+        pytest.skip("NumPy's default sort leaves these ties alone on this processor")
+    metrics = evaluate_ranks(distance.tolist(), relevant.tolist(), convention="hashnet")
+    ranking = [bool(relevant[item]) for item in order]
+    assert metrics.map[None] == pytest.approx(brute_force_ap([ranking], None))
+    stable = evaluate_ranks(distance.tolist(), relevant.tolist(), ties="stable")
+    assert metrics.map[None] != pytest.approx(stable.map[None])
+
+
+@pytest.mark.parametrize(
+    ("convention", "whole", "top_1"),
+    [
+        # Query 1 finds a miss, then a hit, then another hit: AP (1/2 + 2/3) / 2, and 0 in the top
+        # 1; without the last rank, AP 1/2. Query 2 finds nothing and is a 0, or left out.
+        ("tfhash", 7 / 24, 0),
+        ("deephash-pytorch", 1 / 4, 0),
+        ("hashnet", 7 / 12, 0),
+        ("thulab", 7 / 12, 0),
+    ],
+)
+def test_conventions_worked_by_hand(convention, whole, top_1):
+    items = np.array([[0, 0, 0], [0, 0, 1], [0, 1, 1]], np.uint8)
+    labels = np.array([[0, 0], [1, 0], [1, 0]], np.uint8)
+    metrics = evaluate_bits(
+        items[[0, 0]], items, np.eye(2, dtype=np.uint8), labels,
+        map_at=(None, 1), precision_at=(2,), convention=convention,
+    )  # fmt: skip
+    assert metrics.map == pytest.approx({None: whole, 1: top_1})
+    assert metrics.precision_at == {2: 0.25}
+
+
 def test_json_has_the_keys_of_a_run_folder():
     metrics = evaluate_ranks(
         [0, 2], [1, 0], map_at=(None, 5000), precision_at=(100,), radius=1, ties="best"
@@ -256,6 +335,7 @@ def test_json_has_the_keys_of_a_run_folder():
         "query_count": 1,
         "database_size": 2,
         "ties": "best",
+        "convention": "tfhash",
     }
 
 
@@ -279,6 +359,10 @@ def test_json_has_the_keys_of_a_run_folder():
         ({"precision_at": (None,)}, "precision_at must hold integers >= 1, got None"),
         ({"radius": -1}, "radius must be an integer >= 0, got -1"),
         ({"ties": "random"}, "ties must be one of expected, stable, best, worst, got 'random'"),
+        (
+            {"convention": "peer"},
+            "convention must be one of tfhash, deephash-pytorch, hashnet, thulab, got 'peer'",
+        ),
     ],
 )
 def test_refuses_with_one_clear_line(change, message):

@@ -28,6 +28,11 @@ IDENTITY = ("method", "code_length", "dataset", "protocol", "split_fingerprint")
 def define_flags() -> None:
     flags.DEFINE_string("model_dir", None, "folder of a finished run", required=True)
     flags.DEFINE_string("ties", None, "expected, stable, best or worst; by default the run's")
+    flags.DEFINE_string(
+        "convention",
+        None,
+        "whose mAP: tfhash, deephash-pytorch, hashnet or thulab; by default the run's",
+    )
     flags.DEFINE_integer("radius", None, "Hamming radius; by default the run's")
     flags.DEFINE_list("map_at", None, "depths R of mAP@R; by default the run's")
     flags.DEFINE_list("precision_at", None, "depths N of precision@N; by default the run's")
@@ -55,6 +60,8 @@ def main(argv: list[str]) -> None:
     else:
         query, database = (_read_codes(model_dir, part) for part in ("query", "database"))
     judged = experiment.judge(config, query, database)
+    if config.convention != "tfhash":
+        print(f"mAP by the convention of {config.convention}, in its own order of ties")
     mains.print_table({key: metrics[key] for key in IDENTITY} | judged)
     if flags.FLAGS.output:
         try:
@@ -68,7 +75,7 @@ def _overrides() -> dict:
     given = flags.FLAGS
     overrides = {
         name: given[name].value
-        for name in ("ties", "radius", "data_dir")
+        for name in ("ties", "convention", "radius", "data_dir")
         if given[name].value is not None
     }
     for name in ("map_at", "precision_at"):

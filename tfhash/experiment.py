@@ -55,6 +55,9 @@ class Experiment:
     )
     radius: int = setting(2, "Hamming radius of precision within a radius")
     ties: str = setting("expected", "order of items at one distance: expected, stable, best, worst")
+    convention: str = setting(
+        "tfhash", "whose mAP: tfhash, deephash-pytorch, hashnet, thulab; theirs passes --ties over"
+    )
     name: str | None = setting(None, "a label for the report", decides=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +65,11 @@ class Experiment:
         positive = dict.fromkeys(("code_length", "map_at", "precision_at"), 1)
         config_values.check(
             self,
-            choices={"protocol": tuple(splits.PROTOCOLS), "ties": retrieval.TIES},
+            choices={
+                "protocol": tuple(splits.PROTOCOLS),
+                "ties": retrieval.TIES,
+                "convention": retrieval.CONVENTIONS,
+            },
             least={**positive, "radius": 0, "seed": 0, "split_seed": 0},
         )
         if self.seed > MOST_SEED:
@@ -170,6 +177,7 @@ def judge(
         precision_at=sorted({*config.precision_at, 100}),
         radius=config.radius,
         ties=config.ties,
+        convention=config.convention,
     ).to_json()
 
 

@@ -22,6 +22,9 @@ _NAME = "tfhash.report"
 _SETTING = ("dataset", "protocol", "method", "variant", "code_length")
 _NOT_DECISIVE = {"seed", "split_seed", "stage1_dir", "data_dir", "cache_dir", "name"}
 
+# What runs whose metrics.json is older than a flag were judged by.
+_FORMER_FLAGS = {"convention": "tfhash"}
+
 _REQUIRED = {"dataset": str, "protocol": str, "method": str, "code_length": int, "map": float}
 _OPTIONAL = {
     "seed": int,
@@ -123,7 +126,7 @@ def _decisive_flags(run: Mapping) -> dict:
     """The run's flags without those that name a seed or a folder; `ssgah.stage1_dir` is one too."""
     return {
         name: value
-        for name, value in (run.get("flags") or {}).items()
+        for name, value in (_FORMER_FLAGS | (run.get("flags") or {})).items()
         if name.rpartition(".")[2] not in _NOT_DECISIVE
     }
 
@@ -139,11 +142,15 @@ def _row(number: int, group: Sequence[dict]) -> list[str]:
     setting = [first.get(key) for key in _SETTING]
     paper = published.published_map(*setting, first.get("database_size"))
     mean_map = _mean(group, "map")
+    labels = _distinct(group, "variant") + _distinct(group, "name")
+    convention = _decisive_flags(first)["convention"]
+    if convention != "tfhash":
+        labels.append(f"mAP of {convention}")
     deviation = "-" if len(group) == 1 else f"{statistics.stdev(_values(group, 'map')):.3f}"
     return [
         str(number),
         first["method"],
-        ", ".join(_distinct(group, "variant") + _distinct(group, "name")) or "-",
+        ", ".join(labels) or "-",
         str(first["code_length"]),
         ", ".join(str(seed) for seed in _values(group, "seed")) or "-",
         f"{mean_map:.3f} ± {deviation}",

@@ -1,7 +1,8 @@
 """Retrieval metrics of binary codes: mAP, precision@N, precision within a radius, PR curve.
 
 Everything follows from two histograms a query, of all items and of relevant items over Hamming
-distance; nothing is sorted, but for `ties="stable"`, and no query x database matrix is ever held.
+distance; nothing is sorted, but for `ties="stable"` and for the mAP of another project's
+`convention`, and no query x database matrix is ever held.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfhash import conventions
 from tfhash.codes import pack, to_words, validate_bits, validate_codes, word_distance
 
 TIES = ("expected", "stable", "best", "worst")
+CONVENTIONS = ("tfhash", *conventions.PEERS)
 
 # Query-item pairs compared at a time: the tile's temporaries (about 30 bytes a pair) stay in cache.
 _TILE_ITEMS = 1 << 16
@@ -42,6 +45,7 @@ class RetrievalMetrics:
     database_size: int
     ties: str
     radius: int
+    convention: str
 
     def to_json(self) -> dict[str, Any]:
         """The entries of metrics.json that retrieval decides, as plain Python values."""
@@ -49,6 +53,7 @@ class RetrievalMetrics:
             "query_count": self.query_count,
             "database_size": self.database_size,
             "ties": self.ties,
+            "convention": self.convention,
             **{"map" if r is None else f"map_at{r}": value for r, value in self.map.items()},
             **{f"precision_at{n}": value for n, value in self.precision_at.items()},
             f"precision_radius{self.radius}": self.precision_radius,
@@ -67,6 +72,7 @@ def evaluate(
     precision_at: Sequence[int] = (),
     radius: int = 2,
     ties: str = "expected",
+    convention: str = "tfhash",
 ) -> RetrievalMetrics:
     """Ranks the database by Hamming distance to each query and measures the rankings.
 
@@ -80,6 +86,9 @@ def evaluate(
     ties: the order of items at the same distance. "expected" gives the expectation over all
         orders, "stable" keeps the order of the database, "best" and "worst" put the relevant items
         first and last.
+    convention: whose mAP. "tfhash" is the one below. "deephash-pytorch", "hashnet" and "thulab"
+        give what the functions of those projects give for codes of -1 and 1 (`conventions`): mAP
+        alone, in an order of ties of their own, while `ties` still decides precision@N.
 
     AP@R is the sum of the precision at each relevant item of the top R over the number of those
     items; where R cuts a block of ties, "expected" takes both in expectation, then divides. A query
@@ -96,14 +105,14 @@ def evaluate(
     query_labels = validate_bits(query_labels, "query_labels")
     database_labels = validate_bits(database_labels, "database_labels")
     _validate_pairing(query_codes, database_codes, query_labels, database_labels)
-    _validate_options(map_at, precision_at, radius, ties)
+    _validate_options(map_at, precision_at, radius, ties, convention)
 
     query_count, size = len(query_codes), len(database_codes)
     queries = _Items(to_words(query_codes), to_words(pack(query_labels)))
     database = _Items(to_words(database_codes), to_words(pack(database_labels)))
     # Differences of these cancel: at 59,000 items an AP is exact to 1e-10, not to the last digit.
     harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, size + 1))])
-    mean_average_precision = dict.fromkeys(map_at, 0.0)
+    mean_average_precision = dict.fromkeys(map_at if convention == "tfhash" else (), 0.0)
     mean_precision = dict.fromkeys(precision_at, 0.0)
     recall_curve, precision_curve = np.zeros(code_length + 1), np.zeros(code_length + 1)
     block = max(1, _TILE_ITEMS // size) if ties == "stable" else _QUERY_BLOCK
@@ -120,6 +129,12 @@ def evaluate(
         recall, precision = _balls(counts)
         recall_curve += recall.sum(axis=0) / query_count
         precision_curve += precision.sum(axis=0) / query_count
+    if convention != "tfhash":
+        block = max(1, _TILE_ITEMS // size)
+        compared = (_compare(queries.part(r), database) for r in _slices(query_count, block))
+        mean_average_precision = conventions.mean_average_precision(
+            convention, compared, code_length, map_at
+        )
     return RetrievalMetrics(
         map={depth: float(value) for depth, value in mean_average_precision.items()},
         precision_at={depth: float(value) for depth, value in mean_precision.items()},
@@ -130,6 +145,7 @@ def evaluate(
         database_size=size,
         ties=ties,
         radius=radius,
+        convention=convention,
     )
 
 
@@ -270,7 +286,11 @@ def _validate_pairing(
 
 
 def _validate_options(
-    map_at: Sequence[int | None], precision_at: Sequence[int], radius: int, ties: str
+    map_at: Sequence[int | None],
+    precision_at: Sequence[int],
+    radius: int,
+    ties: str,
+    convention: str,
 ) -> None:
     for depth in map_at:
         if depth is not None and (not isinstance(depth, Integral) or depth < 1):
@@ -282,3 +302,7 @@ def _validate_options(
         raise ValueError(f"radius must be an integer >= 0, got {radius!r}")
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}")
+    if convention not in CONVENTIONS:
+        raise ValueError(
+            f"convention must be one of {', '.join(CONVENTIONS)}, got {convention!r}"
+        )

@@ -95,9 +95,29 @@ def test_what_is_asked_for_is_what_is_measured_and_printed(command, run, metrics
     assert "ties best" in printed
 
 
+@pytest.mark.parametrize("convention", ["deephash-pytorch", "hashnet", "thulab"])
+def test_the_convention_of_another_project(command, run, metrics, convention):
+    output = judged(command, run, f"--convention={convention}")
+    assert output["convention"] == convention and metrics["convention"] == "tfhash"
+    assert output["map"] != metrics["map"]
+    assert output["precision_at10"] == metrics["precision_at10"]
+    ended = command(evaluate, f"--model_dir={run}", f"--convention={convention}")
+    assert f"mAP by the convention of {convention}" in ended.output
+
+
+def test_a_run_older_than_the_convention_is_read(command, run, metrics, tmp_path):
+    flags = {name: value for name, value in metrics["flags"].items() if name != "convention"}
+    old = {name: value for name, value in metrics.items() if name != "convention"}
+    (tmp_path / "metrics.json").write_text(json.dumps(old | {"flags": flags}))
+    assert experiment.read(tmp_path)[0] == experiment.read(run)[0]
+    (tmp_path / "codes").symlink_to(run / "codes")
+    assert judged(command, tmp_path)["map"] == metrics["map"]
+
+
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
+        ("--convention=foo", "--convention: 'foo'; allowed: tfhash, deephash-pytorch, hashnet"),
         ("--ties=foo", "--ties: 'foo'; allowed: expected, stable, best, worst"),
         ("--radius=-1", "--radius: -1; at least 0"),
         ("--map_at=0", "--map_at: 0; at least 1"),
