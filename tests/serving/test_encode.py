@@ -198,6 +198,7 @@ def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
         if number == 3:
             while journal.read_text().count(".jpg") < 6:  # rows of the three batches before
                 time.sleep(0.01)
+            time.sleep(0.2)  # until the command waits for this answer
             os.kill(os.getpid(), signal.SIGINT)
             while context.is_active():
                 time.sleep(0.01)
