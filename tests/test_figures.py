@@ -9,8 +9,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from tfhash import figures
+from tfhash.figures import curves, images, style
 
 BLUE, MAGENTA, CYAN = (0, 0, 255), (255, 0, 255), (0, 255, 255)
+YELLOW = (255, 255, 0)
 PIXELS_PER_INCH = 200
 
 
@@ -40,7 +42,8 @@ def plain(colour, *shape):
 def drawn(monkeypatch):
     """The Figure objects that were drawn, instead of files."""
     kept = []
-    monkeypatch.setattr(figures, "_save", lambda figure, path, **options: kept.append(figure))
+    for module in (curves, images):
+        monkeypatch.setattr(module, "save", lambda figure, path, **options: kept.append(figure))
     return kept
 
 
@@ -56,7 +59,7 @@ def test_precision_recall_draws_each_label_at_its_precision(tmp_path):
     # 3.4 inches wide; 0.75 of that high, plus 0.16 inches for one line of legend.
     assert picture.shape == (round((0.75 * 3.4 + 0.16) * 200), round(3.4 * 200), 3)
     plot = picture[: picture.shape[0] * 7 // 10]  # without the legend
-    low, high = (np.nonzero(is_colour(plot, colour))[0] for colour in figures.COLOURS[:2])
+    low, high = (np.nonzero(is_colour(plot, colour))[0] for colour in style.COLOURS[:2])
     assert high.max() < low.min()
 
 
@@ -88,24 +91,92 @@ def test_precision_at_spreads_orders_of_magnitude(drawn):
     assert drawn[0].axes[0].get_xscale() == "log"
 
 
+def test_repeats_are_averaged_at_equal_recall_with_a_band(drawn):
+    """Precisions 1 - r and .5 (1 - r): at recall r the mean is .75 (1 - r)."""
+    repeats = [
+        {"map": 0.2, "pr_curve": {"recall": [0.0, 1.0], "precision": [1.0, 0.0]}},
+        {"map": 0.4, "pr_curve": {"recall": [0.5, 1.0, 1.0], "precision": [0.25, 0.0, -9.0]}},
+    ]
+    figures.precision_recall({"itq": repeats}, "unused.png")
+    axes = drawn[0].axes[0]
+    recall, precision = axes.lines[0].get_data()
+    assert np.isnan(precision[recall < 0.495]).all()  # the second curve has none there
+    known = recall > 0.495
+    np.testing.assert_allclose(precision[known], 0.75 * (1 - recall[known]), atol=1e-12)
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["itq (mAP 0.300)"]
+    # At recall .5 they have .5 and .25: a deviation of .125 sqrt(2) each way of .375.
+    band = axes.collections[0].get_paths()[0].vertices
+    at_half = band[np.isclose(band[:, 0], 0.5), 1]
+    assert at_half.min() == pytest.approx(0.375 - 0.125 * 2**0.5)
+    assert at_half.max() == pytest.approx(0.375 + 0.125 * 2**0.5)
+
+
+def test_a_single_run_has_no_band_and_its_own_recalls(drawn):
+    figures.precision_recall({"itq": [run_metrics(0.5)]}, "unused.png")
+    axes = drawn[0].axes[0]
+    assert len(axes.collections) == 0
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0.0, 0.5, 1.0])
+
+
+def test_precision_at_averages_repeats_where_all_have_a_number(drawn):
+    repeats = [{"precision_at10": 0.4, "precision_at20": 0.9}, {"precision_at10": 0.6}]
+    figures.precision_at({"itq": repeats}, "unused.png")
+    np.testing.assert_allclose(drawn[0].axes[0].lines[0].get_xydata(), [[10, 0.5]])
+
+
+def test_lines_look_as_asked(drawn):
+    look = style.Look.of(3, dash=1)
+    runs = {"itq": run_metrics(0.5, precision_at10=0.5)}
+    figures.precision_recall(runs, "unused.png", {"itq": look})
+    figures.precision_at(runs, "unused.png", {"itq": look})
+    figures.against({"itq": {12: [0.5]}}, "bits", "mAP", "unused.png", {"itq": look})
+    for figure in drawn:
+        line = figure.axes[0].lines[0]
+        assert style.Look(line.get_color(), line.get_marker(), line.get_linestyle()) == look
+
+
+def test_seventy_lines_differ_in_colour_or_marker():
+    looks = [style.Look.of(index) for index in range(70)]
+    assert len(set(looks)) == 70
+    assert len({look.colour for look in looks[:7]}) == 7
+
+
+def test_against_draws_means_in_order_with_bars_of_one_deviation(drawn):
+    values = {"itq": {24: [0.5], 12: [0.2, 0.4]}}
+    figures.against(values, "number of bits", "mAP", "unused.png")
+    axes = drawn[0].axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[12, 0.3], [24, 0.5]])
+    bars = axes.collections[0].get_segments()
+    deviation = 0.1 * 2**0.5  # of .2 and .4, divided by n - 1
+    np.testing.assert_allclose(bars[0], [[12, 0.3 - deviation], [12, 0.3 + deviation]])
+    np.testing.assert_allclose(bars[1], [[24, 0.5], [24, 0.5]])
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["12", "24"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("number of bits", "mAP")
+
+
 def test_precision_at_writes_a_png_of_column_width(tmp_path):
     figures.precision_at({"ssgah": {"precision_at10": 0.9}}, tmp_path / "precision.png")
     assert read(tmp_path / "precision.png").shape[1] == round(3.4 * 200)
 
 
+def test_against_wants_a_line():
+    with pytest.raises(ValueError, match="values is empty"):
+        figures.against({}, "bits", "mAP", "unused.png")
+
+
 @pytest.mark.parametrize(
-    ("draw", "metrics", "message"),
+    ("draw", "runs", "message"),
     [
-        (figures.precision_recall, {}, "metrics is empty"),
-        (figures.precision_recall, {"a": {"map": 0.5}}, r"metrics\['a'\] has no key 'pr_curve'"),
-        (figures.precision_recall, {"a": {"pr_curve": {}}}, r"metrics\['a'\] has no key 'map'"),
-        (figures.precision_at, {}, "metrics is empty"),
-        (figures.precision_at, {"a": {"map": 0.5}}, r"metrics\['a'\] has no 'precision_at\{N\}'"),
+        (figures.precision_recall, {}, "runs is empty"),
+        (figures.precision_recall, {"a": {"map": 0.5}}, r"runs\['a'\] has no key 'pr_curve'"),
+        (figures.precision_recall, {"a": {"pr_curve": {}}}, r"runs\['a'\] has no key 'map'"),
+        (figures.precision_at, {}, "runs is empty"),
+        (figures.precision_at, {"a": {"map": 0.5}}, r"runs\['a'\] has no 'precision_at\{N\}'"),
     ],
 )
-def test_metrics_which_lack_something_are_named(draw, metrics, message, tmp_path):
+def test_metrics_which_lack_something_are_named(draw, runs, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        draw(metrics, tmp_path / "picture.png")
+        draw(runs, tmp_path / "picture.png")
 
 
 def test_top_results_frames_hits_solid_green_and_misses_dashed_vermillion(tmp_path):
@@ -116,16 +187,16 @@ def test_top_results_frames_hits_solid_green_and_misses_dashed_vermillion(tmp_pa
     query_box, hit_box, miss_box = (box(picture, colour) for colour in (BLUE, MAGENTA, CYAN))
     assert query_box[3] < hit_box[2] and hit_box[3] < miss_box[2]  # query, first, second result
     width = query_box[3] - query_box[2] + 1
-    assert abs(width - figures.LARGEST_IMAGE_WIDTH * PIXELS_PER_INCH) <= 2
+    assert abs(width - images.LARGEST_IMAGE_WIDTH * PIXELS_PER_INCH) <= 2
 
     # A frame is 2 points wide, 5.6 pixels, half of them over the image. Two pixels outside of what
     # is left of the image all is frame; a dashed one lets the image through to its very edge.
     top, bottom, left, _ = hit_box
-    assert is_colour(picture[top:bottom, left - 2], figures.HIT_COLOUR).all()
+    assert is_colour(picture[top:bottom, left - 2], images.HIT_COLOUR).all()
     top, bottom, left, _ = miss_box
-    dashes = is_colour(picture[top:bottom, left + 1], figures.MISS_COLOUR).mean()
+    dashes = is_colour(picture[top:bottom, left + 1], images.MISS_COLOUR).mean()
     assert 0.4 < dashes < 0.9  # dash 2, gap 1
-    assert not is_colour(picture[:, : query_box[3] + 5], figures.MISS_COLOUR).any()
+    assert not is_colour(picture[:, : query_box[3] + 5], images.MISS_COLOUR).any()
 
 
 def test_top_results_writes_precision_names_and_ranks(drawn):
@@ -142,6 +213,34 @@ def test_top_results_writes_precision_names_and_ranks(drawn):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "dog"]
     ranks = [text.get_text() for text in axes.get_xticklabels()]
     assert ranks == ["query", "1", "2", "3", "4", "precision"]
+
+
+def test_top_results_of_methods_stand_below_their_query(tmp_path):
+    """Two queries, two methods with one result each: the query beside the first method's row."""
+    path = tmp_path / "methods.png"
+    queries = np.stack([plain(BLUE, 4, 4), plain(CYAN, 4, 4)])
+    hit, miss = np.array([[True], [True]]), np.array([[False], [False]])
+    results = {"itq": (plain(MAGENTA, 2, 1, 4, 4), hit), "lsh": (plain(YELLOW, 2, 1, 4, 4), miss)}
+    figures.top_results_of_methods(queries, results, path)
+    picture = read(path)
+    first, second = box(picture, BLUE), box(picture, CYAN)
+    itq, lsh = is_colour(picture, MAGENTA), is_colour(picture, YELLOW)
+    of_first, of_second = slice(first[0], first[1] + 1), slice(second[0], second[1] + 1)
+    assert itq[of_first].any() and not lsh[of_first].any()
+    assert itq[of_second].any() and not lsh[of_second].any()
+    between = lsh[first[1] : second[0]]
+    assert between.any() and lsh[second[1] :].any()
+    assert first[2:] == second[2:]  # one column
+
+
+def test_top_results_of_methods_are_named_with_their_precision(drawn):
+    hits = {"itq": [[True, True], [True, False]], "lsh": [[False, False], [True, True]]}
+    results = {name: (plain(CYAN, 2, 2, 4, 4), np.array(value)) for name, value in hits.items()}
+    figures.top_results_of_methods(plain(BLUE, 2, 4, 4), results, "unused.png")
+    axes = drawn[0].axes[0]
+    names = [text.get_text() for text in axes.get_yticklabels()]
+    assert names == ["itq", "lsh", "itq", "lsh"]
+    assert [text.get_text() for text in axes.texts] == ["1.00", "0.00", "0.50", "1.00"]
 
 
 def test_small_images_are_upscaled_without_blending(tmp_path):
@@ -219,6 +318,19 @@ HITS = np.zeros((2, 3), bool)
             (IMAGES, RESULTS, HITS, "unused.png"),
             {"query_names": ["cat"]},
             "query_names has 1 entries; allowed: 2",
+        ),
+        (figures.top_results_of_methods, (IMAGES, {}, "unused.png"), {}, "results is empty"),
+        (
+            figures.top_results_of_methods,
+            (IMAGES, {"itq": (RESULTS, HITS), "lsh": (RESULTS[:, :2], HITS)}, "unused.png"),
+            {},
+            r"results\['lsh'\]\[0\] is uint8 \[2, 2, 4, 4, 3\]; allowed: uint8 \[2, 3, 4, 4, 3\]",
+        ),
+        (
+            figures.top_results_of_methods,
+            (IMAGES, {"itq": (RESULTS, HITS[:, :2])}, "unused.png"),
+            {},
+            r"results\['itq'\]\[1\] is bool \[2, 2\]; allowed: bool \[2, 3\]",
         ),
         (
             figures.synthetic_triplets,

@@ -24,10 +24,14 @@ CHAIN = (
     ("tfhash.methods",),
     ("tfhash.experiment",),
     ("tfhash.train", "tfhash.evaluate"),
+    ("tfhash.matrix",),
+    ("tfhash.cell_workers",),
+    ("tfhash.benchmark",),
 )
 
 MAINS = (
-    "tfhash.train tfhash.evaluate tfhash.report tfhash.mains tfhash.config_flags "
+    "tfhash.train tfhash.evaluate tfhash.benchmark tfhash.report tfhash.mains "
+    "tfhash.top_results tfhash.config_flags "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"
 )
 
