@@ -63,7 +63,7 @@ def define_flags() -> None:
     # Not in TF Serving.
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 for all")
     flags.DEFINE_integer("max_message_mib", 64, "largest request and answer", 1, 2047)
-    flags.DEFINE_integer("max_tensor_mib", 256, "memory that one input tensor may ask for", 1)
+    flags.DEFINE_integer("max_tensor_mib", 64, "memory that one input tensor may ask for", 1)
     flags.DEFINE_integer("max_concurrent_requests", 128, "more are refused", 1)
 
 

@@ -14,9 +14,15 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfhash.serving.server.status import invalid
 
+# A value is two bytes of JSON and up to some 70 as a Python object: this many take 300 MB.
+MOST_VALUES = 4_000_000
+
 
 def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request. RequestError for anything else."""
+    """The JSON object of a request. RequestError for anything else, and over MOST_VALUES values."""
+    values = sum(map(body.count, (b",", b"[", b"{", b":")))  # at least as many as there are
+    if values > MOST_VALUES:
+        raise invalid(f"some {values} JSON values; this server allows {MOST_VALUES}")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -42,7 +42,7 @@ class Options:
     rest_api_port: int | None = None
     ssl_config: text_protos.SSLConfig | None = None
     max_message_bytes: int = 64 * 2**20
-    max_tensor_bytes: int = 256 * 2**20
+    max_tensor_bytes: int = 64 * 2**20
     max_concurrent_requests: int = 128
     threads: int = 4 * (os.cpu_count() or 1)
     batching: BatchLimits | None = None

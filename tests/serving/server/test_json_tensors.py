@@ -67,6 +67,25 @@ def test_a_body():
     assert json_tensors.parse(json.dumps(content, ensure_ascii=False).encode()) == content
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"inputs": [1, 2, 3]}',
+        b'{"inputs": [1, [2]]}',
+        b'{"inputs": [{"x": 1}]}',
+        b'{"inputs": [1, 2, 3',  # counted before it is parsed
+    ],
+)
+def test_more_values_than_are_allowed(body, monkeypatch):
+    """Counted are the characters `{ : [ ,`: five in each of these, four in the one at the bound."""
+    monkeypatch.setattr(json_tensors, "MOST_VALUES", 4)
+    assert json_tensors.parse(b'{"inputs": [1, 2]}') == {"inputs": [1, 2]}
+    with pytest.raises(RequestError) as raised:
+        json_tensors.parse(body)
+    assert raised.value.code.name == "INVALID_ARGUMENT"
+    assert raised.value.message == "some 5 JSON values; this server allows 4"
+
+
 ROWS = [[1, 2], [3, 4]]
 
 
