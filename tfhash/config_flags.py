@@ -25,10 +25,13 @@ def define(
     """Defines --PREFIXname for each field of a dataclass, with the field's default and help.
 
     A field is made by `hasher.setting` and is a bool, int, float or str, one of these or None, or
-    a tuple of one of them, which is given as a list with commas.
+    a tuple of one of them, which is given as a list with commas. A field that dataclasses share
+    by inheriting it has one flag.
     """
     for field in dataclasses.fields(config_class):
         name, explanation = prefix + field.name, field.metadata["help"]
+        if name in flag_values and flag_values[name].help == explanation:
+            continue
         kind, _ = config_values.kind_of(config_class, field.name)
         if kind is tuple:
             default = [str(item) for item in field.default]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,7 @@ def check(
                 raise UserError(f"--{prefix}{name}: {number}; at least {bound} is allowed")
 
 
+@functools.cache  # the hints of a class take a while to evaluate
 def kind_of(config_class: type, name: str) -> tuple[type, type | None]:
     """The plain type of a field (of `int | None`, int), and for a tuple that of its items."""
     hint = typing.get_type_hints(config_class)[name]

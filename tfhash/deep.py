@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhash import config_values
+from tfhash.backbone_settings import BackboneSettings
 from tfhash.callbacks import SaveCheckpoint, StopOnNonFinite
 from tfhash.checkpoints import Checkpoints
 from tfhash.data.pipeline import TrainingBatches
@@ -25,7 +26,6 @@ from tfhash.data.triplets import (
     ListedTriplets,
     SampledTriplets,
     TripletSampler,
-    read_csv,
 )
 from tfhash.errors import UserError
 from tfhash.hasher import Hasher, Run, setting
@@ -35,19 +35,9 @@ TRIPLETS = ("in_batch", "sampled")
 
 
 @dataclass(frozen=True)
-class DeepSettings:
+class DeepSettings(BackboneSettings):
     """What the deep methods share."""
 
-    backbone: str = setting("small_cnn", "network under the hash layer, e.g. alexnet, squeezenet")
-    weights: str | None = setting(None, "file of the backbone's weights, or imagenet")
-    allow_pickle_weights: bool = setting(False, "load --weights also where it is a pickle (.npy)")
-    backbone_size: int | None = setting(None, "side in px that the backbone resizes images to")
-    feature_layers: tuple[str, ...] = setting(
-        (), "layers whose averages over space are the features, e.g. fire8,fire9; none: the last"
-    )
-    feature_components: int | None = setting(
-        None, "principal components that features are reduced to (features of a frozen backbone)"
-    )
     frozen_through: str | None = setting(None, "last layer of the backbone that is not trained")
     steps: int = setting(2000, "updates of the hash network")
     batch_size: int = setting(64, "labelled images a batch")
@@ -60,16 +50,12 @@ class DeepSettings:
         "in_batch: an image stands in many triplets; sampled: each triplet brings its own images",
     )
     triplets_per_query: int = setting(8, "triplets of which an image is the query (in_batch)")
-    triplets_csv: str | None = setting(
-        None, "CSV of query,positive,negative paths, in place of triplets from labels"
-    )
     flip: bool = setting(False, "augmentation: random horizontal flips")
     shift: int = setting(1, "augmentation: random shifts by up to this many px")
     checkpoint_every: int = setting(200, "steps between checkpoints, log lines and validations")
     strategy: str = setting("one_device", "one_device, mirrored or multi_worker")
     mixed_bfloat16: bool = setting(False, "compute in bfloat16, keep weights and heads in float32")
     xla: bool = setting(False, "compile the training step with XLA (one_device only)")
-    cache_dir: str = setting("~/.cache/tfhash", "where computed features are kept", decides=False)
 
     def __post_init__(self) -> None:
         positive = ("steps", "groups", "triplets_per_query", "checkpoint_every")
@@ -208,6 +194,10 @@ class DeepHasher(Hasher):
     def start(cls, settings: DeepSettings) -> None:
         make_strategy(settings.strategy)  # workers have to meet before the first operation
 
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
     def save(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.encoder.save_weights(directory / "encoder.weights.h5")
@@ -285,20 +275,17 @@ class LearningData:
         return InBatchTriplets(labels, size, settings.triplets_per_query)
 
 
-def learnable(splits: RetrievalSplits) -> np.ndarray:
-    """The positions of all images that a method may learn from."""
-    return np.concatenate([splits.labelled, splits.validation, splits.unlabelled])
-
-
-def read_triplets(path: str, image_set: ImageSet, splits: RetrievalSplits) -> np.ndarray:
-    """A user's CSV of triplets -> int64 [T, 3], without those that hold a query image.
+def listed_triplets(image_set: ImageSet, splits: RetrievalSplits) -> np.ndarray | None:
+    """The user's own triplets, int64 [T, 3], without those that hold a query image; None of none.
 
     Says how many were left out. UserError where none is left.
     """
-    listed = read_csv(path, image_set.ids)
+    listed = image_set.triplets
+    if listed is None:
+        return None
     clean = ~np.isin(listed, splits.query).any(axis=1)
     if not clean.all():
-        print(f"{path}: {(~clean).sum()} of {len(listed)} triplets hold a query image: left out")
+        print(f"{(~clean).sum()} of {len(listed)} triplets hold a query image: left out")
     if not clean.any():
-        raise UserError(f"--triplets_csv: {path}: each triplet in it holds a query image")
+        raise UserError("--triplets_csv: each triplet in it holds a query image")
     return listed[clean]

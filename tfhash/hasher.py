@@ -37,6 +37,9 @@ class Run:
     directory: Path
     writes: bool = True
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directory", Path(self.directory))
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes directory/name in one move."""
         if self.writes:
@@ -71,6 +74,11 @@ class Hasher(abc.ABC):
         del settings
 
     @property
+    def steps(self) -> int:
+        """How many updates learning makes: 0 where it is not iterative."""
+        return 0
+
+    @property
     def variant(self) -> str | None:
         """The name of the ablation that this is, None for the method itself."""
         return None
@@ -90,6 +98,10 @@ class Hasher(abc.ABC):
     def encode(self, images: np.ndarray) -> np.ndarray:
         """B(x): images uint8 [n, S, S, 3] -> packed codes uint8 [n, ceil(k/8)]."""
         return codes.pack(codes.binarize(self.embed(images)))
+
+    def encode_set(self, image_set: ImageSet) -> np.ndarray:
+        """B(x) of a whole image set: packed codes uint8 [n, ceil(k/8)]."""
+        return self.encode(image_set.images)
 
     @abc.abstractmethod
     def save(self, directory: Path) -> None:

@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
+from tfhash.backbone_settings import build_backbone
 from tfhash.data.pipeline import Augment, FlipAndShift, random_view
 from tfhash.deep import DeepSettings
 from tfhash.errors import UserError
-from tfhash.networks import backbones, discriminators, generators
-from tfhash.networks.features import cached_features
+from tfhash.networks import discriminators, generators
+from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_layer import HashNetwork
 
 DISCRIMINATORS = ("joint", "siamese")
@@ -199,38 +199,6 @@ class FeatureSpace:
 SPACES = {"pixels": PixelSpace, "features": FeatureSpace}
 
 
-class Standardise(layers.Layer):
-    """Features with mean 0 and variance 1, or the first principal components of these.
-
-    (x - mean) / deviation, then for components = d: times [F, d], whose columns are the principal
-    axes, over the one number that gives the components variance 1 in the mean. The axes keep their
-    different variances. All of it is kept as weights.
-    """
-
-    def __init__(self, features: int, components: int | None = None):
-        super().__init__(dtype="float32", name="standardise")
-        self.components = components
-        self.mean = self.add_weight((features,), "zeros", trainable=False, name="mean")
-        self.deviation = self.add_weight((features,), "ones", trainable=False, name="deviation")
-        if components:
-            self.axes = self.add_weight((features, components), trainable=False, name="axes")
-        self.built = True
-
-    def adapt(self, features: np.ndarray) -> None:
-        """Takes the statistics of features [n, F]; one that never varies is left unscaled."""
-        deviation = features.std(axis=0, dtype=np.float64)
-        self.mean.assign(features.mean(axis=0, dtype=np.float64))
-        self.deviation.assign(np.where(deviation > 0, deviation, 1.0))
-        if self.components:
-            scaled = ((features - self.mean.numpy()) / self.deviation.numpy()).astype(np.float64)
-            pca = PCA(self.components, svd_solver="covariance_eigh").fit(scaled)
-            self.axes.assign(pca.components_.T / np.sqrt(pca.explained_variance_.mean()))
-
-    def call(self, features):
-        scaled = (features - self.mean) / self.deviation
-        return keras.ops.matmul(scaled, self.axes) if self.components else scaled
-
-
 class FeatureEncoder(keras.Model):
     """Images [n, S, S, 3] in [0, 255] -> H of their standardised features, float32 [n, k]."""
 
@@ -246,18 +214,6 @@ class FeatureEncoder(keras.Model):
     def call(self, images, training=False):
         features = keras.ops.cast(self.backbone(images, training=False), "float32")
         return self.hash_network(self.standardise(features), training=training)
-
-
-def build_backbone(settings: DeepSettings, frozen_through: str | None) -> keras.Model:
-    """The backbone that the flags ask for."""
-    return backbones.build(
-        settings.backbone,
-        input_size=settings.backbone_size,
-        weights=settings.weights,
-        allow_pickle=settings.allow_pickle_weights,
-        frozen_through=frozen_through,
-        feature_layers=settings.feature_layers,
-    )
 
 
 def _discriminator(

@@ -44,20 +44,25 @@ def gist(images: tf.Tensor, size: int = 32) -> tf.Tensor:
     Raises UserError, one line, for another shape, dtype or size.
     """
     images = tf.convert_to_tensor(images)
-    _check(images, size)
+    _check(images)
+    check_size(size)
     grey = tf.reduce_mean(tf.cast(images, tf.float32), axis=-1, keepdims=True)
     grey = tf.image.resize(grey, (size, size), antialias=True)[..., 0]
     return _cell_energies(_prefiltered(_stretched(grey)))
 
 
-def _check(images: tf.Tensor, size: int) -> None:
+def check_size(size: int) -> None:
+    """UserError for a size that `gist` cannot work at."""
+    # Mirrored padding cannot be wider than what it mirrors.
+    if size < _FILTER_PADDING or size % GRID:
+        raise UserError(f"size: {size}; a multiple of {GRID} from {_FILTER_PADDING} is needed")
+
+
+def _check(images: tf.Tensor) -> None:
     if images.shape.rank != 4 or images.shape[-1] != 3:
         raise UserError(f"images: shape {images.shape}; [n, H, W, 3] is needed")
     if images.dtype != tf.uint8 and not images.dtype.is_floating:
         raise UserError(f"images: dtype {images.dtype.name}; uint8 or floating is needed")
-    # Mirrored padding cannot be wider than what it mirrors.
-    if size < _FILTER_PADDING or size % GRID:
-        raise UserError(f"size: {size}; a multiple of {GRID} from {_FILTER_PADDING} is needed")
 
 
 def _stretched(grey: tf.Tensor) -> tf.Tensor:

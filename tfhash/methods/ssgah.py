@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,8 @@ from tfhash.callbacks import LogToTensorBoard
 from tfhash.checkpoints import Checkpoints, claim
 from tfhash.data.pipeline import TrainingBatches
 from tfhash.data.sources import ImageSet
-from tfhash.data.splits import RetrievalSplits
-from tfhash.deep import DeepHasher, LearningData, learnable, read_triplets
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.deep import DeepHasher, LearningData, listed_triplets
 from tfhash.errors import UserError
 from tfhash.gauges import Gauges
 from tfhash.hasher import Run, setting
@@ -155,12 +156,10 @@ class SSGAH(DeepHasher):
         return self.space.embed(self.hash_network, images)
 
     def learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
-        listed = None
-        if self.settings.triplets_csv:
-            listed = read_triplets(self.settings.triplets_csv, image_set, splits)
         if self.config.gate and not len(splits.unlabelled):
             raise UserError("--ssgah.gate: needs unlabelled images, and there are none")
         inputs = self.space.inputs(image_set.images, learnable(splits))
+        listed = listed_triplets(image_set, splits)
         data = LearningData(inputs, image_set.labels, splits, listed)
         facts: dict[str, Any] = {}
         gauges = dict
@@ -205,7 +204,7 @@ class SSGAH(DeepHasher):
         config = self.config
         batches = self._batches(data, 0)
         directory = Path(config.stage1_dir or run.directory / "checkpoints")
-        claim(directory / "stage1.json", self._deciding_for_stage_1(data.splits), run.writes)
+        claim(directory / "stage1.json", self._deciding_for_stage_1(data), run.writes)
         gan = {name: network for name, network in self.networks.items() if name != "hash_network"}
         stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
         log = LogToTensorBoard(run.directory / "logs" / "gan", gauges, self._pictures(data))
@@ -213,17 +212,23 @@ class SSGAH(DeepHasher):
         seconds = self.train(stage, batches, config.gan_steps, run, checkpoints, [log])
         return {"stage1_seconds": seconds, "stage1_gauges": gauges()}
 
-    def _deciding_for_stage_1(self, splits: RetrievalSplits) -> dict[str, Any]:
+    def _deciding_for_stage_1(self, data: LearningData) -> dict[str, Any]:
         """What a kept stage 1 must agree in with a run that uses it; neither bits nor seed."""
         config = dataclasses.asdict(self.config) | dataclasses.asdict(self.settings)
         names = [name for name in config if name.startswith(("gan_", "discriminator"))]
         names += ["space", "residual", "condition_size", "noise_size", "weight_kl", "minimax"]
         names += ["label_smoothing", "batch_size", "unlabelled_batch_size", "groups", "triplets"]
-        names += ["triplets_per_query", "triplets_csv", "flip", "shift", "mixed_bfloat16"]
+        names += ["triplets_per_query", "flip", "shift", "mixed_bfloat16"]
         if self.config.space == "features":
             names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
-        return {"split_fingerprint": splits.fingerprint, "image_size": self.image_size, **chosen}
+        listed = data.listed
+        return {
+            "split_fingerprint": data.splits.fingerprint,
+            "image_size": self.image_size,
+            "triplets_csv": listed if listed is None else hashlib.sha256(listed).hexdigest()[:16],
+            **chosen,
+        }
 
     def _second_stage(self, data: LearningData, gauges, facts: dict[str, Any], run: Run) -> float:
         """Trains H, and G and D where the variant says so."""

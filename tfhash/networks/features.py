@@ -1,4 +1,4 @@
-"""Features of a frozen network, computed once and kept on disk by what they were computed from."""
+"""Features of a frozen network: computed once and kept on disk, and brought to one scale."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers
+from sklearn.decomposition import PCA
 
 from tfhash.errors import UserError
 
@@ -70,3 +72,37 @@ def cached_features(network: keras.Model, images: np.ndarray, cache_dir: str | P
     return np.concatenate(
         [np.load(directory / f"{start:09d}.npy", allow_pickle=False) for start in starts]
     )
+
+
+class Standardise(layers.Layer):
+    """Features with mean 0 and variance 1, or the first principal components of these.
+
+    (x - mean) / deviation, then for components = d: times [F, d], whose columns are the principal
+    axes, over the one number that gives the components variance 1 in the mean. The axes keep their
+    different variances. All of it is kept as weights. scale: False leaves out the deviation.
+    """
+
+    def __init__(self, features: int, components: int | None = None, scale: bool = True):
+        super().__init__(dtype="float32", name="standardise")
+        self.components = components
+        self.scale = scale
+        self.mean = self.add_weight((features,), "zeros", trainable=False, name="mean")
+        self.deviation = self.add_weight((features,), "ones", trainable=False, name="deviation")
+        if components:
+            self.axes = self.add_weight((features, components), trainable=False, name="axes")
+        self.built = True
+
+    def adapt(self, features: np.ndarray) -> None:
+        """Takes the statistics of features [n, F]; one that never varies is left unscaled."""
+        self.mean.assign(features.mean(axis=0, dtype=np.float64))
+        if self.scale:
+            deviation = features.std(axis=0, dtype=np.float64)
+            self.deviation.assign(np.where(deviation > 0, deviation, 1.0))
+        if self.components:
+            scaled = ((features - self.mean.numpy()) / self.deviation.numpy()).astype(np.float64)
+            pca = PCA(self.components, svd_solver="covariance_eigh").fit(scaled)
+            self.axes.assign(pca.components_.T / np.sqrt(pca.explained_variance_.mean()))
+
+    def call(self, features):
+        scaled = (features - self.mean) / self.deviation
+        return keras.ops.matmul(scaled, self.axes) if self.components else scaled

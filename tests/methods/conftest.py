@@ -1,0 +1,103 @@
+"""What the tests of the shallow methods share: real digits, and checks that hold for each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfhash import retrieval
+from tfhash.data import sources, splits
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits
+from tfhash.hasher import Hasher, Run
+from tfhash.methods.lsh import LSH, LSHConfig
+from tfhash.shallow import FeatureHasher, ShallowSettings
+
+
+@pytest.fixture(scope="session")
+def real_digits() -> tuple[ImageSet, RetrievalSplits]:
+    """scikit-learn's digits: 20 queries and 10 labelled images a class."""
+    image_set = sources.load("digits")
+    return image_set, splits.make(image_set, seed=0, queries_per_class=20, labelled_per_class=10)
+
+
+@pytest.fixture(scope="session")
+def learned(real_digits, tmp_path_factory) -> Callable[..., FeatureHasher]:
+    """learned(Hasher, config, bits=24, seed=0, image_set=None, **settings): learned on pixels."""
+    cache = str(tmp_path_factory.mktemp("features"))
+
+    def learn(hasher_class, config, bits=24, seed=0, image_set=None, **settings):
+        original, parts = real_digits
+        settings = ShallowSettings(**{"features": "pixels", "cache_dir": cache, **settings})
+        hasher = hasher_class(config, settings, code_length=bits, image_size=16, seed=seed)
+        hasher.learn(image_set or original, parts, Run(Path(cache)))
+        return hasher
+
+    return learn
+
+
+@pytest.fixture(scope="session")
+def map_of(real_digits) -> Callable[[Hasher], float]:
+    """mAP of a learned method on the digits."""
+    image_set, parts = real_digits
+
+    def judge(hasher: Hasher) -> float:
+        packed = hasher.encode_set(image_set)
+        return retrieval.evaluate(
+            packed[parts.query],
+            packed[parts.database],
+            image_set.labels[parts.query],
+            image_set.labels[parts.database],
+            code_length=hasher.code_length,
+        ).map[None]
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def lsh_map(learned, map_of) -> float:
+    """What every method has to beat: LSH of 24 bits, the mean of five seeds."""
+    return np.mean([map_of(learned(LSH, LSHConfig(), seed=seed)) for seed in range(5)])
+
+
+@pytest.fixture
+def check_round_trip(learned, real_digits, tmp_path) -> Callable[..., None]:
+    """Learns twice, saves, loads and encodes in every way: always the same codes."""
+    image_set, _ = real_digits
+
+    def check(hasher_class: type[FeatureHasher], config, bits: int = 24) -> None:
+        hasher = learned(hasher_class, config, bits)
+        packed = hasher.encode_set(image_set)
+        assert packed.shape == (len(image_set.ids), -(-bits // 8)) and packed.dtype == np.uint8
+        assert len(np.unique(packed, axis=0)) > 100  # else most of the checks below say little
+        again = learned(hasher_class, config, bits).encode_set(image_set)
+        np.testing.assert_array_equal(again, packed)
+        hasher.save(tmp_path)
+        other = hasher_class(config, hasher.settings, code_length=bits, image_size=16, seed=9)
+        other.load(tmp_path)
+        np.testing.assert_array_equal(other.encode_set(image_set), packed)
+        # The graph computes features in other batches, so its last digits may differ.
+        embedding = other.embed(image_set.images[:200])
+        expected = hasher.embed_features(hasher.describe(image_set))[:200]
+        np.testing.assert_allclose(embedding, expected, atol=1e-4)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def check_it_needs_no_labels(learned, real_digits) -> Callable[..., None]:
+    """The codes of an unsupervised method stay the same when labels change hands."""
+    image_set, _ = real_digits
+    labels = np.random.default_rng(1).permutation(image_set.labels)
+    shuffled = dataclasses.replace(image_set, labels=labels)
+
+    def check(hasher_class: type[FeatureHasher], config) -> None:
+        codes = learned(hasher_class, config).encode_set(image_set)
+        other = learned(hasher_class, config, image_set=shuffled).encode_set(image_set)
+        np.testing.assert_array_equal(other, codes)
+
+    return check

@@ -1,0 +1,46 @@
+"""ITQ: PCA and iterative quantization (Gong and Lazebnik, CVPR 2011; PAMI 35(12), 2013)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from tfhash import config_values
+from tfhash.errors import UserError
+from tfhash.hasher import setting
+from tfhash.rotation import iterative_quantization, random_rotation
+from tfhash.shallow import FeatureData, FeatureHasher
+
+
+@dataclass(frozen=True)
+class ITQConfig:
+    """The paper's hyperparameter."""
+
+    iterations: int = setting(50, "alternations of codes and rotation; 0: PCA, randomly rotated")
+
+    def __post_init__(self) -> None:
+        config_values.check(self, "itq.", choices={}, least={"iterations": 0})
+
+
+class ITQ(FeatureHasher):
+    """Signs of the first k principal components, rotated to lose the least by that."""
+
+    Config = ITQConfig
+    config: ITQConfig
+
+    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+        everything = data.everything
+        if self.code_length > min(everything.shape):
+            raise UserError(
+                f"--code_length: {self.code_length}; ITQ has at most {min(everything.shape)} "
+                "bits here, as many as principal components"
+            )
+        pca = PCA(self.code_length, svd_solver="covariance_eigh").fit(everything)
+        projected = pca.transform(everything).astype(np.float64)
+        rotation = iterative_quantization(
+            projected, random_rotation(self.code_length, self.seed), self.config.iterations
+        )
+        projection = pca.components_.T @ rotation
+        return {"projection": projection, "offset": -pca.mean_ @ projection}
