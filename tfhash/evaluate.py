@@ -18,6 +18,7 @@ from absl import flags  # noqa: E402
 
 from tfhash import config_flags, experiment, mains  # noqa: E402
 from tfhash.checkpoints import write_text  # noqa: E402
+from tfhash.data import sources, splits  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.evaluate"
@@ -46,20 +47,24 @@ def main(argv: list[str]) -> None:
     config, *_, metrics = experiment.read(model_dir)
     config = dataclasses.replace(config, **_overrides())
     if flags.FLAGS.encode:
+        if config.dataset not in sources.names():
+            raise UserError(
+                f"--encode: the images of the run, {config.dataset!r}, came from Python and cannot "
+                "be loaded again; allowed: --noencode"
+            )
         image_set, parts = experiment.load_data(config)
         if parts.fingerprint != metrics["split_fingerprint"]:
             raise UserError(
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        packed = experiment.load(model_dir).encode(image_set.images)
-        query, database = (
-            {"codes": packed[rows], "labels": image_set.labels[rows]}
-            for rows in (parts.query, parts.database)
-        )
+        packed = experiment.load(model_dir).encode_set(image_set)
+        of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:
-        query, database = (_read_codes(model_dir, part) for part in ("query", "database"))
-    judged = experiment.judge(config, query, database)
+        of_part = {part: _read_codes(model_dir, part) for part in ("query", "database")}
+        if config.protocol == splits.TRIPLETS:
+            of_part["triplets"] = _read_codes(model_dir, "triplets")
+    judged = experiment.judge(config, **of_part)
     if config.convention != "tfhash":
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
     mains.print_table({key: metrics[key] for key in IDENTITY} | judged)
@@ -88,7 +93,8 @@ def _read_codes(model_dir: Path, part: str) -> dict[str, np.ndarray]:
     path = model_dir / "codes" / f"{part}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in ("codes", "labels")}
+            names = ("codes",) if part == "triplets" else ("codes", "labels")
+            return {name: file[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"--model_dir: cannot read {path} ({error})") from None
 

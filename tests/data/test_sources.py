@@ -49,6 +49,8 @@ def image_set(**changes) -> sources.ImageSet:
         ({"class_names": ("a",)}, r"expected labels as uint8 \(2, 1\)"),
         ({"images": np.zeros((2, 4, 5, 3), np.uint8)}, r"expected images as uint8 \(2, 4, 4, 3\)"),
         ({"images": np.zeros((2, 4), np.uint8)}, "expected images as uint8"),
+        ({"triplets": np.array([[0, 1]])}, r"triplets must be \[T, 3\] positions below 2"),
+        ({"triplets": np.array([[0, 1, 2]])}, r"triplets must be \[T, 3\] positions below 2"),
     ],
 )
 def test_image_set_refuses_what_does_not_fit(changes, message):
@@ -60,10 +62,19 @@ def test_image_set_refuses_what_does_not_fit(changes, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnist"}, "--dataset=mnist: expected one of digits, cifar10, folder"),
+        ({"name": "mnist"}, "--dataset=mnist: expected one of digits, cifar10, folder, csv, im"),
         ({"name": "digits", "image_size": 0}, "--image_size=0: expected at least 1"),
         ({"name": "digits", "unreadable": "keep"}, "--unreadable=keep: expected refuse or skip"),
         ({"name": "folder"}, "--data_dir: missing"),
+        ({"name": "images"}, "--data_dir: missing; --dataset=images needs a folder of images"),
+        ({"name": "images", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder of im"),
+        ({"name": "csv", "labels_csv": "x.csv"}, "--data_dir: missing; --dataset=csv needs"),
+        ({"name": "csv", "data_dir": "."}, "--labels_csv: missing; --dataset=csv needs"),
+        (
+            {"name": "csv", "data_dir": "no/such", "labels_csv": "x.csv"},
+            "--data_dir=no/such: expected a folder of images",
+        ),
+        ({"name": "digits", "labels_csv": "x.csv"}, "--labels_csv=x.csv: only with --dataset=csv"),
         ({"name": "folder", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder"),
         ({"name": "cifar10"}, r"--data_dir=: no prepared cifar10 .* tfds.load\("),
         ({"name": "cifar10", "data_dir": "no/such"}, "--data_dir=no/such: no prepared cifar10"),
@@ -195,3 +206,22 @@ def test_folder_refuses_one_class(tmp_path, flaw):
 def test_folder_refuses_no_class(tmp_path):
     with pytest.raises(UserError, match="folder with no class"):
         sources.load("folder", data_dir=tmp_path)
+
+
+def test_images_have_no_classes_wherever_they_lie(two_classes):
+    """A CSV beside them is passed over, another file is not."""
+    write(two_classes / "top.png", (7, 8, 9))
+    (two_classes / "triplets.CSV").write_text("cat/b.png,top.png,dog/grey.png")
+    read = sources.load("images", data_dir=two_classes, image_size=5)
+    assert read.name == "images" and read.class_names == ()
+    assert read.ids == ("cat/a/deep.png", "cat/b.png", "dog/grey.png", "top.png")
+    assert read.labels.shape == (4, 0) and read.notes == ()
+    assert read.images[:, 0, 0].tolist() == [[4, 5, 6], [1, 2, 3], [77, 77, 77], [7, 8, 9]]
+    (two_classes / "README").write_text("this is no image, whatever it is called")
+    with pytest.raises(UserError, match="1 of 5 files are unreadable, the first is README"):
+        sources.load("images", data_dir=two_classes)
+
+
+def test_images_refuses_a_folder_without_any(tmp_path):
+    with pytest.raises(UserError, match="--data_dir=.*: no images in it"):
+        sources.load("images", data_dir=tmp_path)

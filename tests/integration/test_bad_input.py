@@ -34,6 +34,11 @@ def write_images(root: Path, *classes: str, count: int = IMAGES_A_CLASS) -> None
 def files(tmp_path_factory) -> Path:
     """Data and weights, each with its flaw; the names below that begin with @ stand here."""
     root = tmp_path_factory.mktemp("files")
+    (root / "labels.csv").write_text("path,labels\ncat/0.png,sea;sky\ncat/1.png,sky\n")
+    (root / "two.csv").write_text("path,labels\ncat/0.png,sea\ncat/0.png,sky\n")
+    (root / "outside.csv").write_text("path,labels\n../cat/0.png,sea\n")
+    (root / "missing.csv").write_text("path,labels\ncat/0.png,sea\ncat/9.png,sky\n")
+    (root / "triplet.csv").write_text("cat/0.png,cat/1.png,cat/2.png\n")
     write_images(root / "one_class", "cat")
     write_images(root / "unreadable", "cat", "dog")
     (root / "unreadable" / "dog" / "broken.png").write_bytes(b"this is no image" * 4)
@@ -54,11 +59,14 @@ def line_of(ended, name: str = train.NAME) -> str:
 
 FOLDER = "--dataset=folder --image_size=16 --queries_per_class=2 --labelled_per_class=3"
 
+CSV = "--dataset=csv --data_dir=@one_class"
+TRIPLETS = "--dataset=images --data_dir=@one_class --protocol=triplets"
+
 MISTAKES = [
     # Unknown names
     ("--method=nosuch", "--method 'nosuch' ssgah"),
     ("--dataset=nosuch", "--dataset=nosuch digits cifar10 folder"),
-    ("--protocol=nosuch", "--protocol 'nosuch' per_class unseen_classes"),
+    ("--protocol=nosuch", "--protocol 'nosuch' per_class unseen_classes triplets"),
     ("--backbone=nosuch", "--backbone 'nosuch' alexnet squeezenet small_cnn vgg19"),
     ("--feature_layers=conv3,nosuch", "--feature_layers 'nosuch' conv3"),
     ("--frozen_through=nosuch", "--frozen_through 'nosuch' all conv3"),
@@ -81,6 +89,21 @@ MISTAKES = [
     (f"{FOLDER} --data_dir=@unreadable --unreadable=skip --queries_per_class=6",
      "'cat' 8 9 --queries_per_class --labelled_per_class"),
     ("--triplets_csv=@missing", "--triplets_csv @missing"),
+    ("--dataset=csv --data_dir=@one_class", "--labels_csv missing --dataset=csv"),
+    ("--dataset=csv --labels_csv=@labels.csv", "--data_dir missing --dataset=csv"),
+    ("--labels_csv=@labels.csv", "--labels_csv=@labels.csv --dataset=csv digits"),
+    (f"{CSV} --labels_csv=@nosuch.csv", "--labels_csv @nosuch.csv"),
+    (f"{CSV} --labels_csv=@triplet.csv", "--labels_csv @triplet.csv path labels"),
+    (f"{CSV} --labels_csv=@two.csv", "--labels_csv @two.csv line 3 cat/0.png twice one"),
+    (f"{CSV} --labels_csv=@outside.csv", "--labels_csv @outside.csv line 2 cat/0.png --data_dir"),
+    (f"{CSV} --labels_csv=@missing.csv",
+     "--labels_csv @missing.csv 1 2 cat/9.png --unreadable=skip"),
+    (f"{CSV} --labels_csv=@labels.csv", "csv 'sea' 1 images 30 --labelled_per_class"),
+    ("--dataset=images", "--data_dir missing --dataset=images"),
+    ("--dataset=images --data_dir=@one_class", "--protocol=per_class no classes triplets"),
+    (TRIPLETS, "--triplets_csv missing --protocol=triplets"),
+    (f"{TRIPLETS} --triplets_csv=@triplet.csv", "--triplets_csv 1 --held_out_fraction"),
+    (f"{TRIPLETS} --triplets_csv=@triplet.csv --held_out_fraction=1", "--held_out_fraction 1.0 0"),
     # Weights
     ("--weights=@missing.npz", "--weights @missing.npz"),
     ("--weights=@a_file", "--weights @a_file .npz .npy .h5"),

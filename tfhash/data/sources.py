@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfhash.data import folder
+from tfhash.data import folder, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 _READ_BATCH = 1000
+_FILES_SIZE = 64  # px, the default image_size of a user's own images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,7 +27,9 @@ class ImageSet:
     images: uint8 [n, S, S, 3], RGB. labels: uint8 multi-hot [n, C]; an all-zero row has no label.
     class_names: C names. ids: n different strings, the same on every machine. notes: what the
     source has to report (unreadable files, duplicates, images without a label, empty classes),
-    a sentence each. Raises ValueError where these do not hold.
+    a sentence each. triplets: int64 [T, 3], positions of images (query, positive, negative) of
+    which a user said that the positive is nearer to the query; None where nobody did. Raises
+    ValueError where these do not hold.
     """
 
     name: str
@@ -31,6 +38,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     ids: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    triplets: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.ids)
@@ -47,6 +55,9 @@ class ImageSet:
             raise ValueError(f"{self.name}: ids must be unique, {duplicates} are duplicates")
         if self.labels.max(initial=0) > 1:
             raise ValueError(f"{self.name}: labels must be 0 or 1, received {self.labels.max()}")
+        triplets = np.empty((0, 3), int) if self.triplets is None else self.triplets
+        if triplets.shape[1:] != (3,) or not np.isin(triplets, range(count)).all():
+            raise ValueError(f"{self.name}: triplets must be [T, 3] positions below {count}")
 
 
 def names() -> tuple[str, ...]:
@@ -60,12 +71,14 @@ def load(
     data_dir: str | os.PathLike | None = None,
     image_size: int | None = None,
     unreadable: str = "refuse",
+    labels_csv: str | os.PathLike | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
-    data_dir: where cifar10 (prepared by TFDS) or the class folders of folder are; digits needs
-    none. image_size: None is the data set's own default. unreadable: what folder does with a file
-    that is not a readable JPEG or PNG, "refuse" or "skip". Raises UserError, naming the flag.
+    data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
+    and images are; digits needs none. image_size: None is the data set's own default. unreadable:
+    what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip". labels_csv: the
+    labels of csv, see table.read_table. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"--dataset={name}: expected one of {', '.join(_SOURCES)}")
@@ -73,10 +86,38 @@ def load(
         raise UserError(f"--image_size={image_size}: expected at least 1")
     if unreadable not in ("refuse", "skip"):
         raise UserError(f"--unreadable={unreadable}: expected refuse or skip")
-    return _SOURCES[name](data_dir, image_size, unreadable)
+    if labels_csv and name != "csv":
+        raise UserError(f"--labels_csv={labels_csv}: only with --dataset=csv, received {name}")
+    return _SOURCES[name](
+        data_dir=data_dir, image_size=image_size, unreadable=unreadable, labels_csv=labels_csv
+    )
 
 
-def _digits(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+def from_dataset(
+    dataset: tf.data.Dataset,
+    *,
+    class_names: Sequence[str] = (),
+    name: str = "dataset",
+    image_size: int = _FILES_SIZE,
+    most: int = 100_000,
+) -> ImageSet:
+    """The elements of a finite tf.data.Dataset, held in memory.
+
+    An element is a dict: "image", uint8 [H, W, 3] of any size, RGB; its classes as "label", an
+    integer, of which -1 means none, or "labels", multi-hot [C], both absent where nothing is
+    labelled; and "id", a string, the same wherever the dataset is made. Without "id" images are
+    named by their number, and the split and its fingerprint depend on their order. Other entries
+    are passed over. most: the largest number of images that is read. Raises UserError for other
+    elements, for a dataset that is empty, larger or without an end, for ids that repeat, and for a
+    name that `load` knows.
+    """
+    if name in _SOURCES:
+        raise UserError(f"name: {name!r} is taken by --dataset={name}; allowed: other names")
+    images, labels, ids, notes = tf_dataset.read(dataset, class_names, name, image_size, most)
+    return ImageSet(name, images, labels, tuple(class_names), ids, notes)
+
+
+def _digits(*, image_size: int | None, **_) -> ImageSet:
     """scikit-learn's 1,797 handwritten digits, 8x8, grey levels 0 to 16."""
     from sklearn import datasets
 
@@ -92,7 +133,7 @@ def _digits(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
     )
 
 
-def _cifar10(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
     """CIFAR-10 from TFDS, train and test together, 60,000 images 32x32; never downloads."""
     import tensorflow_datasets as tfds
 
@@ -128,15 +169,36 @@ def _cifar10(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
     )
 
 
-def _folder(data_dir, image_size: int | None, unreadable: str) -> ImageSet:
+def _folder(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
     """One subfolder a class: see folder.read."""
     if not data_dir:
         raise UserError("--data_dir: missing; --dataset=folder needs a folder of class folders")
-    return ImageSet("folder", *folder.read(data_dir, image_size or 64, unreadable))
+    return ImageSet("folder", *folder.read(data_dir, image_size or _FILES_SIZE, unreadable))
+
+
+def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
+    """Files without labels: see folder.read_without_labels."""
+    if not data_dir:
+        raise UserError("--data_dir: missing; --dataset=images needs a folder of images")
+    read = folder.read_without_labels(data_dir, image_size or _FILES_SIZE, unreadable)
+    return ImageSet("images", *read)
+
+
+def _csv(*, data_dir, image_size: int | None, unreadable: str, labels_csv) -> ImageSet:
+    """Files whose labels stand in a CSV: see table.read."""
+    for flag, value in {"data_dir": data_dir, "labels_csv": labels_csv}.items():
+        if not value:
+            raise UserError(
+                f"--{flag}: missing; --dataset=csv needs a folder of images and a CSV of labels"
+            )
+    read = table.read(data_dir, labels_csv, image_size or _FILES_SIZE, unreadable)
+    return ImageSet("csv", *read)
 
 
 _SOURCES: dict[str, Callable[..., ImageSet]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     "folder": _folder,
+    "csv": _csv,
+    "images": _images,
 }

@@ -20,13 +20,16 @@ PARTS = ("query", "database", "labelled", "validation", "unlabelled")
 # One random order for each decision, so that changing one number leaves the other parts alone.
 _QUERY_ORDER, _LABELLED_ORDER, _CLASS_ORDER, _HALVES_ORDER = range(4)
 
+TRIPLETS = "triplets"  # the protocol of `from_triplets`, which knows no labels
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RetrievalSplits:
     """Parts of an ImageSet, each an ascending int64 array of indices into it.
 
     query and database are searched with and in; labelled and unlabelled are learned from;
-    validation is labelled, held out of learning, for monitoring. protocol names all parameters but
+    validation is labelled, held out of learning, for monitoring. held_out: int64 [T, 3], triplets
+    to judge by; none where labels tell what is relevant. protocol names all parameters but
     the seed. fingerprint: 16 hex digits that change with the protocol and with any id or label of
     a part. Raises ValueError where a query stands in another part, or an image is labelled,
     validation and unlabelled at once.
@@ -40,6 +43,7 @@ class RetrievalSplits:
     validation: np.ndarray
     unlabelled: np.ndarray
     fingerprint: str
+    held_out: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 3), np.int64))
 
     def __post_init__(self) -> None:
         for others in (("database",), ("labelled", "validation", "unlabelled")):
@@ -63,8 +67,13 @@ class RetrievalSplits:
                 protocol=str(fields["protocol"]),
                 seed=int(fields["seed"]),
                 fingerprint=str(fields["fingerprint"]),
-                **{part: fields[part] for part in PARTS},
+                **{part: fields[part] for part in (*PARTS, "held_out")},
             )
+
+
+def learnable(splits: RetrievalSplits) -> np.ndarray:
+    """The positions of all images that a method may learn from."""
+    return np.concatenate([splits.labelled, splits.validation, splits.unlabelled])
 
 
 def make(
@@ -84,6 +93,11 @@ def make(
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol={protocol}: expected one of {', '.join(PROTOCOLS)}")
+    if not image_set.class_names:
+        raise UserError(
+            f"--protocol={protocol}: the images have no classes; allowed then: --protocol=triplets,"
+            " with --triplets_csv"
+        )
     if seed < 0:
         raise UserError(f"--seed={seed}: expected 0 or more")
     if queries_per_class is not None and queries_per_class < 1:
@@ -112,6 +126,53 @@ def make(
     )
 
 
+def from_triplets(
+    image_set: ImageSet, *, seed: int, held_out_fraction: float = 0.2
+) -> RetrievalSplits:
+    """Splits image_set by its triplets alone; the same arguments give the same split everywhere.
+
+    held_out_fraction (0 to 1, both excluded; rounded, at least one) of the images that are the
+    query of a triplet become queries; every other image is the database. Triplets of these queries
+    are held out to judge by. What a method may learn from: triplets without any of these queries,
+    whose images are `labelled`, and the rest of the database, `unlabelled`. Raises UserError,
+    naming the flag, where one of the two would hold no triplet.
+    """
+    if image_set.triplets is None:
+        raise UserError("--triplets_csv: missing; --protocol=triplets needs it")
+    if not 0 < held_out_fraction < 1:
+        raise UserError(
+            f"--held_out_fraction: {held_out_fraction}; allowed: above 0 and below 1"
+        )
+    triplets = image_set.triplets
+    in_order = _random_order(len(image_set.ids), seed, _QUERY_ORDER)
+    candidates = in_order[np.isin(in_order, triplets[:, 0])]
+    query = candidates[: max(round(held_out_fraction * len(candidates)), 1)]
+    learned = triplets[~np.isin(triplets, query).any(axis=1)]
+    if not len(learned):
+        raise UserError(
+            f"--triplets_csv: each of the {len(triplets)} triplets holds one of {len(query)} images"
+            " that are held out; give more triplets or lower --held_out_fraction"
+        )
+    database = np.setdiff1d(np.arange(len(in_order)), query)
+    parts = {
+        "query": np.sort(query),
+        "database": database,
+        "labelled": np.unique(learned),
+        "validation": np.empty(0, np.int64),
+        "unlabelled": np.setdiff1d(database, learned),
+    }
+    held_out = triplets[np.isin(triplets[:, 0], query)]
+    description = f"{TRIPLETS}(held_out={held_out_fraction:g})"
+    triplet_images = {"held_out": held_out.ravel(), "learned": learned.ravel()}
+    return RetrievalSplits(
+        protocol=description,
+        seed=seed,
+        fingerprint=_fingerprint(description, image_set, parts | triplet_images),
+        held_out=held_out,
+        **parts,
+    )
+
+
 def _per_class(
     image_set: ImageSet,
     seed: int,
@@ -126,7 +187,7 @@ def _per_class(
     label, are unlabelled. An image with several labels is picked for one of them only.
     """
     if queries_per_class is None:
-        raise UserError("--queries_per_class: missing; --protocol=per_class needs it")
+        raise UserError("--queries_per_class: all; --protocol=per_class needs a number from 1 on")
     has_label = image_set.labels.any(axis=1)
     classes = np.arange(len(image_set.class_names))
     needed = queries_per_class + labelled_per_class

@@ -1,0 +1,162 @@
+"""The data set csv: labels of a table, and every flaw that a table or its folder can have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfhash.data import sources, table
+from tfhash.errors import UserError
+
+SEPARATED = "path,labels\na.png,sea;sky\nb/c.png,sky\nd.png,\n"
+COLUMNS = "path,sea,sky\na.png,1,1\nb/c.png,0,1\nd.png,0,0\n"
+
+
+def write(path: Path, colour: tuple[int, int, int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((6, 8, 3), colour, np.uint8)).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Four images of one colour each; e.png stands in no table below."""
+    root = tmp_path / "photos"
+    for number, name in enumerate(("a.png", "b/c.png", "d.png", "e.png")):
+        write(root / name, (number, 10, 20))
+    return root
+
+
+def load(photos: Path, content: str | bytes, **arguments) -> sources.ImageSet:
+    path = photos.parent / "labels.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return sources.load("csv", data_dir=photos, labels_csv=path, image_size=2, **arguments)
+
+
+@pytest.mark.parametrize("content", [SEPARATED, COLUMNS], ids=["separated", "columns"])
+def test_both_forms_say_the_same(photos, content):
+    """Sorted by path and by class; an image that is not in the table has no label either."""
+    read = load(photos, content)
+    assert read.name == "csv" and read.class_names == ("sea", "sky")
+    assert read.ids == ("a.png", "b/c.png", "d.png", "e.png")
+    assert read.labels.tolist() == [[1, 1], [0, 1], [0, 0], [0, 0]]
+    assert read.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and read.images.shape == (4, 2, 2, 3)
+    assert read.notes == ("2 images without a label, 1 of them not in the CSV",)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff" + SEPARATED,  # Excel begins with a mark
+        SEPARATED.replace("\n", "\r\n"),
+        "path , labels\n a.png , sky ;sea;; sky\n\n./b//c.png,sky;\nd.png,\n",
+        'labels,path\n"sea;sky",a.png\nsky,"b/c.png"\n,d.png\n',
+        "path,labels\nb/c.png,sky\nd.png,\na.png,sky;sea\n",
+    ],
+    ids=["byte order mark", "Windows", "spaces", "quotes", "order"],
+)
+def test_the_way_of_writing_changes_nothing(photos, content):
+    """Positions, ids and labels, of which the fingerprint of a split is made, stay the same."""
+    plain, other = load(photos, SEPARATED), load(photos, content)
+    for field in ("ids", "class_names", "notes"):
+        assert getattr(other, field) == getattr(plain, field)
+    np.testing.assert_array_equal(other.labels, plain.labels)
+
+
+def test_what_is_odd_is_counted(photos):
+    write(photos / "copy.png", (0, 10, 20))  # the bytes of a.png
+    (photos / "more.csv").write_text("no image")
+    (photos / ".hidden.png").write_text("no image")
+    read = load(photos, "path,sea,moon,sky\na.png,1,0,1\nb/c.png,0,0,1\nd.png,0,0,0\n")
+    assert read.class_names == ("sea", "sky") and read.labels.shape == (5, 2)
+    assert read.notes == (
+        "1 images repeat the bytes of another image",
+        "1 classes without images: moon",
+        "3 images without a label, 2 of them not in the CSV",
+    )
+
+
+def test_other_columns_are_named(photos):
+    read = load(photos, "path,date,labels,camera\na.png,1999,sea;sky,x\nd.png,2000,sky,y\n")
+    assert read.labels.tolist() == [[1, 1], [0, 0], [0, 1], [0, 0]]
+    assert read.notes[0] == "columns of the CSV ignored: date, camera"
+
+
+MISSING = SEPARATED + "z.png,sky\nno/such.png,moon\n"
+
+
+def test_paths_without_a_file_are_refused(photos):
+    """Of five paths two; the first in the order of names. A hidden file is none."""
+    message = (
+        r"labels.csv: 2 of 5 paths have no file in .*photos, the first is no/such.png; .*skip"
+    )
+    with pytest.raises(UserError, match=message):
+        load(photos, MISSING)
+    (photos / ".hidden.png").touch()
+    with pytest.raises(UserError, match="1 of 4 paths have no file .* .hidden.png"):
+        load(photos, SEPARATED + ".hidden.png,sea\n")
+
+
+def test_paths_without_a_file_and_unreadable_ones_are_skipped_and_counted(photos):
+    (photos / "d.png").write_text("this is no image, whatever its name says")
+    with pytest.raises(UserError, match="1 of 4 files are unreadable, the first is d.png"):
+        load(photos, SEPARATED)
+    read = load(photos, MISSING, unreadable="skip")
+    assert read.ids == ("a.png", "b/c.png", "e.png")
+    assert read.labels.tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert read.images[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert read.notes == (
+        "1 unreadable files skipped",
+        "2 paths of the CSV without a file skipped",
+        "1 classes without images: moon",
+        "1 images without a label, 1 of them not in the CSV",
+    )
+
+
+REFUSED = {
+    "empty": ("", ", line 1: ''; allowed"),
+    "no header": ("a.png,sea\nb/c.png,sky\n", "line 1: 'a.png,sea'; allowed"),
+    "no path": ("file,labels\na.png,sea\n", "line 1: 'file,labels'"),
+    "path alone": ("path\na.png\n", "line 1: 'path'"),
+    "semicolons": ("path;labels\na.png;sea\n", "line 1: 'path;labels'"),
+    "a class twice": ("path,sea,sea\na.png,1,0\n", "line 1: 'path,sea,sea'"),
+    "class without name": ("path,sea,\na.png,1,0\n", "line 1: 'path,sea,'"),
+    "too short": (SEPARATED + "e.png\n", "line 5: 1 fields; allowed: 2"),
+    "too long": ("path,labels\na.png,sea,sky\n", "line 2: 3 fields; allowed: 2"),
+    "twice": (SEPARATED + "./a.png,sky\n", "line 5: a.png stands there twice"),
+    "outside": (SEPARATED + "../a.png,sky\n", "line 5: path is '../a.png'; allowed"),
+    "outside within": (SEPARATED + "b/../../a.png,sky\n", "line 5: path is 'b/../../a.png'"),
+    "absolute": (SEPARATED + "/a.png,sky\n", "line 5: path is '/a.png'"),
+    "no path in row": (SEPARATED + ",sky\n", "line 5: path is ''"),
+    "folder itself": (SEPARATED + ".,sky\n", "line 5: path is '.'"),
+    "no number": ("path,sea,sky\na.png,1,yes\n", "line 2: sky is 'yes'; allowed: 0 or 1"),
+    "no cell": ("path,sea,sky\na.png,1,\n", "line 2: sky is ''; allowed: 0 or 1"),
+    "one class": ("path,labels\na.png,sea\nb/c.png,sea\n", "1 classes with images; at least 2"),
+    "no label": ("path,labels\na.png,\n", "0 classes with images; at least 2"),
+    "two lines": ('path,labels\n"a\nb.png",sea\nb/c.png\n', "line 4: 1 fields"),
+    "jpeg": (b"\xff\xd8\xff\xe0", "utf-8"),
+    "open quote": ('path,labels\n"' + "x" * 200_000, "field larger"),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_table_is_one_line(photos, content, words):
+    with pytest.raises(UserError) as refused:
+        load(photos, content)
+    message = str(refused.value)
+    assert message.startswith(f"--labels_csv: {photos.parent / 'labels.csv'}")
+    assert words in message and "\n" not in message
+
+
+def test_a_class_whose_only_image_cannot_be_read_is_no_class(photos):
+    """Two before reading, one after: only a.png has `sea`."""
+    (photos / "a.png").write_text("this is no image, whatever its name says")
+    with pytest.raises(UserError, match="1 classes with images; at least 2"):
+        load(photos, SEPARATED, unreadable="skip")
+
+
+def test_a_table_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="--labels_csv: .*none.csv.*No such file"):
+        table.read_table(tmp_path / "none.csv")

@@ -1,0 +1,145 @@
+"""A folder of images whose labels, none or several an image, stand in a CSV, as arrays."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from tfhash.data import image_files
+from tfhash.errors import UserError
+
+PATH, LABELS, SEPARATOR = "path", "labels", ";"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a CSV says: the labels of each path, the classes that it speaks of, ignored columns."""
+
+    labels: dict[str, set[str]]
+    classes: set[str]
+    ignored: list[str]
+
+
+def read(
+    data_dir: str | os.PathLike,
+    labels_csv: str | os.PathLike,
+    image_size: int,
+    unreadable: str,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Every image below data_dir, with the labels that labels_csv (see `read_table`) gives it.
+
+    A file that the CSV does not name has no label. Returns, sorted by id, images uint8
+    [n, image_size, image_size, 3]; labels uint8 multi-hot [n, C], all zero without a label; class
+    names (C, sorted, without empty classes); ids (paths relative to data_dir); notes. Raises
+    UserError for a missing data_dir, what `read_table` refuses, fewer than two classes with images,
+    and, where unreadable="refuse", for a path without a file and a file that is no readable image
+    ("skip" leaves them out).
+    """
+    root = image_files.folder(data_dir, "of images")
+    table = read_table(labels_csv)
+    files = image_files.images_below(root)
+    missing = sorted(table.labels.keys() - set(files))
+    if missing and unreadable == "refuse":
+        raise UserError(
+            f"--labels_csv: {labels_csv}: {len(missing)} of {len(table.labels)} paths have no file"
+            f" in {root}, the first is {missing[0]}; remove them or choose --unreadable=skip"
+        )
+    _class_names(labels_csv, table, files)  # refuses before hours of reading, not after
+    pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
+    class_names = _class_names(labels_csv, table, ids)
+    column = {name: number for number, name in enumerate(class_names)}
+    labels = np.zeros((len(ids), len(class_names)), np.uint8)
+    for row, id_ in enumerate(ids):
+        labels[row, [column[name] for name in table.labels.get(id_, ())]] = 1
+
+    if table.ignored:
+        notes.append(f"columns of the CSV ignored: {', '.join(table.ignored)}")
+    if missing:
+        notes.append(f"{len(missing)} paths of the CSV without a file skipped")
+    if empty := sorted(table.classes - set(class_names)):
+        notes.append(f"{len(empty)} classes without images: {', '.join(empty)}")
+    if without_label := int((~labels.any(axis=1)).sum()):
+        unnamed = sum(id_ not in table.labels for id_ in ids)
+        notes.append(f"{without_label} images without a label, {unnamed} of them not in the CSV")
+    return pixels, labels, class_names, tuple(ids), tuple(notes)
+
+
+def read_table(path: str | os.PathLike) -> Table:
+    """Reads a CSV of paths and labels.
+
+    Its first line names the columns: `path`, relative to the data folder, and either `labels`,
+    names with ";" between them, or one column a class, each 1 or 0. An image has no label where
+    `labels` is empty, or no class has a 1. Beside `labels` other columns are ignored.
+    Raises UserError with the line's number for a row of another length, a path that leaves the data
+    folder or stands there twice, and a class that is neither 0 nor 1; for a missing file; and for a
+    first line without these columns.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = csv.reader(file)
+            header = [name.strip() for name in next(rows, [])]
+            classes = _class_columns(path, header)
+            labels: dict[str, set[str]] = {}
+            for fields in rows:
+                if not fields:
+                    continue
+                try:
+                    image, of_image = _parse(header, fields, classes)
+                    if image in labels:
+                        raise ValueError(f"{image} stands there twice; allowed: one row an image")
+                except ValueError as error:
+                    line = rows.line_num
+                    raise UserError(f"--labels_csv: {path}, line {line}: {error}") from None
+                labels[image] = of_image
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"--labels_csv: {path}: {error}") from None
+    if classes:
+        return Table(labels, set(classes), [])
+    ignored = [name for name in header if name not in (PATH, LABELS)]
+    return Table(labels, set().union(*labels.values()), ignored)
+
+
+def _class_columns(path: str | os.PathLike, header: list[str]) -> list[str]:
+    """The columns that are classes; none where there is a column `labels`."""
+    classes = [] if LABELS in header else [name for name in header if name != PATH]
+    complete = PATH in header and (LABELS in header or classes)
+    if not complete or len(set(header)) < len(header) or "" in classes:
+        raise UserError(
+            f"--labels_csv: {path}, line 1: {','.join(header)!r}; allowed: the different names of"
+            f" the columns, {PATH} and {LABELS}, or {PATH} and each class"
+        )
+    return classes
+
+
+def _parse(header: list[str], fields: list[str], classes: list[str]) -> tuple[str, set[str]]:
+    """The path of a row in its plainest form, and its labels. ValueError where one is wrong."""
+    if len(fields) != len(header):
+        raise ValueError(f"{len(fields)} fields; allowed: {len(header)}, as in the first line")
+    row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
+    path = PurePosixPath(row[PATH])
+    if not path.name or path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{PATH} is {row[PATH]!r}; allowed: a path relative to --data_dir, in it")
+    if not classes:
+        names = (name.strip() for name in row[LABELS].split(SEPARATOR))
+        return path.as_posix(), {name for name in names if name}
+    for name in classes:
+        if row[name] not in ("0", "1"):
+            raise ValueError(f"{name} is {row[name]!r}; allowed: 0 or 1")
+    return path.as_posix(), {name for name in classes if row[name] == "1"}
+
+
+def _class_names(
+    labels_csv: str | os.PathLike, table: Table, ids: Iterable[str]
+) -> tuple[str, ...]:
+    """The classes with an image among `ids`, sorted."""
+    names = sorted(set().union(*(table.labels.get(id_, ()) for id_ in ids)))
+    if len(names) < 2:
+        raise UserError(
+            f"--labels_csv: {labels_csv}: {len(names)} classes with images; at least 2 are needed"
+        )
+    return tuple(names)

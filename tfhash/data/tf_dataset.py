@@ -1,0 +1,93 @@
+"""The elements of a tf.data.Dataset, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfhash.data import images as image_ops
+from tfhash.errors import UserError
+
+_ELEMENTS = (
+    'elements {"image": uint8 [H, W, 3], "label": integer or "labels": [C], "id": string}, of which'
+    " only the image has to be there; from batches come elements by unbatch()"
+)
+
+
+def read(
+    dataset: tf.data.Dataset, class_names: Sequence[str], prefix: str, image_size: int, most: int
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...]]:
+    """All elements, in their order; see `sources.from_dataset`.
+
+    Returns images uint8 [n, image_size, image_size, 3]; labels uint8 multi-hot [n, C]; ids,
+    "PREFIX/000000" and on where the elements have none; notes.
+    """
+    _check(dataset, len(class_names))
+    resized = dataset.map(
+        lambda element: {**element, "image": image_ops.resize(element["image"], image_size)},
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    images, labels, ids = [], [], []
+    for number, element in enumerate(resized.as_numpy_iterator()):
+        if number == most:
+            raise UserError(f"dataset: more than most={most} images; take() fewer, or allow more")
+        images.append(element["image"])
+        labels.append(_multi_hot(element, class_names, number))
+        id_ = element.get("id", f"{prefix}/{number:06d}")
+        ids.append(id_.decode() if isinstance(id_, bytes) else id_)
+    if not images:
+        raise UserError("dataset: no elements in it; at least one image is needed")
+    if repeated := len(ids) - len(set(ids)):
+        raise UserError(f"dataset: {repeated} ids stand there twice; allowed: different ids")
+    notes = []
+    if without_label := sum(not row.any() for row in labels):
+        notes.append(f"{without_label} images without a label")
+    if "id" not in dataset.element_spec:
+        notes.append("images are named by their number: another order gives another split")
+    return np.stack(images), np.stack(labels), tuple(ids), tuple(notes)
+
+
+def _check(dataset: tf.data.Dataset, class_count: int) -> None:
+    """Refuses elements of another kind, and a dataset without an end."""
+    spec = dataset.element_spec
+    allowed = {
+        "image": lambda s: s.dtype == tf.uint8 and s.shape.rank == 3 and s.shape[2] == 3,
+        "label": lambda s: s.dtype.is_integer and s.shape.rank == 0,
+        "labels": lambda s: s.shape.is_compatible_with([class_count]),
+        "id": lambda s: s.dtype == tf.string and s.shape.rank == 0,
+    }
+    fits = isinstance(spec, dict) and "image" in spec and not {"label", "labels"} <= set(spec)
+    given = {name: spec[name] for name in allowed if name in spec} if fits else {}
+    if not given or not all(
+        isinstance(one, tf.TensorSpec) and allowed[name](one) for name, one in given.items()
+    ):
+        raise UserError(
+            f"dataset: elements {spec}; allowed with {class_count} class_names: {_ELEMENTS}"
+        )
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise UserError("dataset: it never ends; allowed: a finite one, so without repeat()")
+
+
+def _multi_hot(
+    element: Mapping[str, Any], class_names: Sequence[str], number: int
+) -> np.ndarray:
+    """uint8 [C]: the element's "labels", or its "label", of which -1 means that there is none."""
+    count = len(class_names)
+    if "labels" in element:
+        labels = np.asarray(element["labels"])
+        if labels.shape != (count,) or not np.isin(labels, (0, 1)).all():
+            raise UserError(
+                f"dataset: element {number} has labels {labels.tolist()}; allowed: {count} numbers,"
+                " each 0 or 1"
+            )
+        return labels.astype(np.uint8)
+    label = int(element.get("label", -1))
+    if not -1 <= label < count:
+        raise UserError(
+            f"dataset: element {number} has label {label}; allowed: -1, which means none, to"
+            f" {count - 1}, for class_names are {count}"
+        )
+    return (np.arange(count) == label).astype(np.uint8)

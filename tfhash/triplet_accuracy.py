@@ -1,0 +1,18 @@
+"""How often codes keep the order of a user's triplets: the judge where there are no labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def triplet_accuracy(codes: np.ndarray) -> float:
+    """The share of triplets whose positive is nearer to the query than the negative, in [0, 1].
+
+    codes: packed uint8 [T, 3, ceil(k/8)] of query, positive and negative, T >= 1. Distances are
+    Hamming's. A tie counts one half, as it does in expectation over its two orders; so codes
+    without any information get .5.
+    """
+    query, positive, negative = codes[:, 0], codes[:, 1], codes[:, 2]
+    nearer = np.bitwise_count(query ^ positive).sum(axis=1, dtype=int)
+    farther = np.bitwise_count(query ^ negative).sum(axis=1, dtype=int)
+    return float(((nearer < farther) + 0.5 * (nearer == farther)).mean())
