@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 from absl import flags
 
+from tfhash import benchmark
+
 REPOSITORY = Path(__file__).parents[1]
 FLAGFILES = sorted((REPOSITORY / "configs").glob("*.flags"))
+MATRICES = [path for path in FLAGFILES if "\n--methods=" in path.read_text()]
 
 each_flagfile = pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
+each_training = pytest.mark.parametrize(
+    "path", sorted(set(FLAGFILES) - set(MATRICES)), ids=lambda path: path.name
+)
 
 
 def header(path: Path) -> dict[str, str]:
@@ -26,21 +32,29 @@ def test_the_flagfile_of_the_quickstart_is_among_them():
     assert "ssgah.flags" in [path.name for path in FLAGFILES]
 
 
-@each_flagfile
+@each_training
 def test_the_configurations_can_be_built(configurations, path):
     config, *_ = configurations(f"--flagfile={path}")
     of_methods = set(re.findall(r"^--(?:no)?(\w+)\.", path.read_text(), re.MULTILINE))
     assert of_methods <= {config.method}
 
 
+@pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.name)
+def test_the_cells_of_a_matrix_can_be_built(command, path, tmp_path):
+    of_user = ["--data_dir=data", "--weights=weights.npz", f"--out={tmp_path}"]
+    ended = command(benchmark, f"--flagfile={path}", *of_user, "--dry_run")
+    assert ended.status == 0
+    assert len(ended.output.splitlines()) >= 10
+
+
 @each_flagfile
 def test_the_header_has_command_hardware_run_time_and_map(path):
     found = header(path)
-    command = f"python -m tfhash.train --flagfile=configs/{path.name}"
-    assert found["command"].startswith(command)
+    main = "benchmark" if path in MATRICES else "train"
+    assert found["command"].startswith(f"python -m tfhash.{main} --flagfile=configs/{path.name}")
     assert found["hardware"]
     for measured in (found["run time"], found["mAP"]):
-        assert re.search(r"\d", measured) or measured == "not run here"
+        assert re.search(r"\d", measured) or measured in ("not run here", "results.md")
 
 
 def test_an_unknown_flag_is_found(configurations, tmp_path):
