@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfhash import losses
-from tfhash.deep import Stage
+from tfhash.gan_stage import GANStage, grouped, items_of, share, ungrouped
 from tfhash.spaces import FeatureSpace, PixelSpace
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ RANKING_TERMS = {
 }
 
 
-class SSGAHStage(Stage):
+class SSGAHStage(GANStage):
     """Stage 1 (rankings empty), stage 2, or one of its ablations.
 
     networks: hash_network, and unless only L_sr is asked for also condition, generator_p,
@@ -47,7 +46,7 @@ class SSGAHStage(Stage):
         terms = GAN_TERMS if train_gan else ()
         for ranking in rankings:
             terms = (*terms, *RANKING_TERMS[ranking])
-        super().__init__(networks, terms)
+        super().__init__(networks, terms, seed)
         self.space = space
         self.config = config
         self.rankings = tuple(rankings)
@@ -56,7 +55,6 @@ class SSGAHStage(Stage):
         self.margin_sr = config.margin_sr or code_length / 4
         self.margin_ssr = config.margin_ssr or code_length / 8
         self.weight_ssr = weight_ssr
-        self.seed = seed
 
     def variables_by_optimizer(self) -> dict[str, list[keras.Variable]]:
         """What each optimizer of this stage trains; the first counts the steps."""
@@ -69,38 +67,24 @@ class SSGAHStage(Stage):
             variables["discriminator"] = self.discriminator.trainable_variables
         return variables
 
-    def gradients(self, batch):
-        x = _items_of(batch, "images", "unlabelled")
+    def forward(self, batch):
+        x = items_of(batch, "images", "unlabelled")
         # What G and D see: the same images, perhaps in another augmented view.
         seen = x
         if "other_images" in batch:
-            seen = _items_of(batch, "other_images", "other_unlabelled")
+            seen = items_of(batch, "other_images", "other_unlabelled")
         triplets = batch["triplets"]
-        variables = {
-            name: [variable.value for variable in of_optimizer]
-            for name, of_optimizer in self.variables_by_optimizer().items()
-        }
         terms: dict[str, tf.Tensor] = {}
-        with contextlib.ExitStack() as stack:
-            # A tape watches one optimizer's variables alone: its objective passes through the
-            # other networks on the way to these without a gradient for their weights.
-            tapes = {}
-            for name, watched in variables.items():
-                tapes[name] = stack.enter_context(tf.GradientTape(watch_accessed_variables=False))
-                tapes[name].watch(watched)
-            synthetic = None
-            if self.synthesises:
-                *synthetic, terms["kl"] = self._synthesise(seen, batch["noise"])
-            if self.train_gan:
-                terms |= self._play(seen, *synthetic, triplets)
-            if self.rankings:
-                terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
-            objectives = self._objectives(terms)
-        return {
-            name: tape.gradient(objectives[name], variables[name]) for name, tape in tapes.items()
-        }, terms
+        synthetic = None
+        if self.synthesises:
+            *synthetic, terms["kl"] = self._synthesise(seen, batch["noise"])
+        if self.train_gan:
+            terms |= self._play(seen, *synthetic, triplets)
+        if self.rankings:
+            terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
+        return terms
 
-    def _objectives(self, terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    def objectives(self, terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """What each optimizer minimises (Eq. 1, 5, 6 and 9)."""
         config, objectives = self.config, {}
         ranking_ssr = terms["ssr_weight"] * terms["ssr"] if "ssr" in terms else 0.0
@@ -125,31 +109,32 @@ class SSGAHStage(Stage):
         positive, negative, kl = synthesise(
             self.space,
             networks,
-            _items(x),
-            _items(noise),
+            ungrouped(x),
+            ungrouped(noise),
             residual=self.config.residual,
             training=self.train_gan,
         )
-        return _groups(positive, x), _groups(negative, x), tf.reduce_mean(kl)
+        return grouped(positive, x), grouped(negative, x), tf.reduce_mean(kl)
 
     def _play(self, x, positive, negative, triplets) -> dict[str, tf.Tensor]:
         """The GAN terms of Eq. 1: D sees all triplets of the step as one batch.
 
         Were real and synthetic ones normalised in batches of their own, D could tell them by that.
         """
-        items = tf.concat([self.space.to_gan(_items(x)), _items(positive), _items(negative)], 0)
-        embedded = self.discriminator.embed(items, training=True, dropout_seed=self._seed(3))
-        real, positive, negative = (_groups(e, x) for e in tf.split(embedded, 3))
+        seen = [self.space.to_gan(ungrouped(x)), ungrouped(positive), ungrouped(negative)]
+        items = tf.concat(seen, 0)
+        embedded = self.discriminator.embed(items, training=True, dropout_seed=self.step_seed(3))
+        real, positive, negative = (grouped(e, x) for e in tf.split(embedded, 3))
         # One triplet a query; of triplets with images of their own, all.
         triplets = triplets[:, : min(triplets.shape[1], x.shape[1])]
-        q, p, n = (_items(losses.gather_triplets(real, triplets, role)) for role in range(3))
-        x, positive, negative = _items(real), _items(positive), _items(negative)
+        q, p, n = (ungrouped(losses.gather_triplets(real, triplets, role)) for role in range(3))
+        x, positive, negative = ungrouped(real), ungrouped(positive), ungrouped(negative)
         logits = self.discriminator.compare(
             tf.concat([q, q, x], 0),
             tf.concat([p, n, positive], 0),
             tf.concat([n, p, negative], 0),
             training=True,
-            dropout_seed=self._seed(4),
+            dropout_seed=self.step_seed(4),
         )
         count = tf.shape(q)[0]
         ordered, swapped, synthetic = tf.split(logits, [count, count, tf.shape(x)[0]])
@@ -157,7 +142,7 @@ class SSGAHStage(Stage):
         return {
             "discriminator": losses.discriminator_loss(ordered, swapped, synthetic, smoothing),
             "generator": losses.generator_loss(synthetic, self.config.minimax),
-            "order_accuracy": _share(ordered > swapped),
+            "order_accuracy": share(ordered > swapped),
         }
 
     def _rank(self, x, seen, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
@@ -171,7 +156,7 @@ class SSGAHStage(Stage):
         bits = tf.reduce_mean(tf.cast(codes > 0.5, tf.float32), axis=(0, 1))
         terms = {
             "sr": tf.reduce_mean(hinges),
-            "sr_active": _share(hinges > 0),
+            "sr_active": share(hinges > 0),
             "positive_distance": tf.reduce_mean(losses.squared_distance(query, positive)),
             "negative_distance": tf.reduce_mean(losses.squared_distance(query, negative)),
             "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
@@ -190,7 +175,7 @@ class SSGAHStage(Stage):
                 codes, of_positive[:, :labelled], triplets, self.config.margin_ar
             )
             terms["ar"] = tf.reduce_mean(hinges)
-            terms["ar_active"] = _share(hinges > 0)
+            terms["ar_active"] = share(hinges > 0)
         return terms
 
     def _semi_supervised(
@@ -227,25 +212,19 @@ class SSGAHStage(Stage):
         kept = [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
         if margin is None or len(kinds) < 3:
             return kept
-        items = [self.space.to_gan(_items(seen)), *(_items(s) for s in synthetic)]
+        items = [self.space.to_gan(ungrouped(seen)), *(ungrouped(s) for s in synthetic)]
         embedded = tf.split(self.discriminator.embed(tf.concat(items, 0)), 3)
-        of = {source: _groups(e, seen) for source, e in zip("xpn", embedded, strict=True)}
-        u, p, n = (_items(item) for item in losses.gather_kind(of, kinds[2]))
+        of = {source: grouped(e, seen) for source, e in zip("xpn", embedded, strict=True)}
+        u, p, n = (ungrouped(item) for item in losses.gather_kind(of, kinds[2]))
         order = self.discriminator.compare(u, p, n) - self.discriminator.compare(u, n, p)
-        kept[2] = tf.cast(_groups(order, kept[2]) > margin, tf.float32)
+        kept[2] = tf.cast(grouped(order, kept[2]) > margin, tf.float32)
         return kept
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
         """H of items [B, j, ...] -> [B, j, k]."""
-        codes = self.hash_network(_items(items), training=True, dropout_seed=self._seed(salt))
-        return _groups(codes, items)
-
-    def _seed(self, salt: int) -> tf.Tensor:
-        """A dropout seed, int32 [2], that follows from the run's seed, the step and the replica."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return tf.stack(
-            [self.seed + 1000 * salt + 10_000 * replica, tf.cast(self.step, tf.int32)]
-        )
+        seed = self.step_seed(salt)
+        codes = self.hash_network(ungrouped(items), training=True, dropout_seed=seed)
+        return grouped(codes, items)
 
     def _ramp(self) -> tf.Tensor:
         """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
@@ -276,23 +255,3 @@ def synthesise(
     positive = space.synthetic(positive, x if residual else None)
     negative = space.synthetic(generator_n(c_and_z, training=training))
     return positive, negative, losses.kl_to_standard_normal(mean, log_variance)
-
-
-def _items_of(batch: Mapping[str, tf.Tensor], *names: str) -> tf.Tensor:
-    """The labelled and the unlabelled items of a batch, float32 [B, m + u, ...]."""
-    return tf.cast(tf.concat([batch[name] for name in names], axis=1), tf.float32)
-
-
-def _items(groups: tf.Tensor) -> tf.Tensor:
-    """[B, j, ...] -> [B j, ...]."""
-    return tf.reshape(groups, [-1, *groups.shape[2:]])
-
-
-def _groups(items: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """[B j, ...] -> [B, j, ...], with the j of `like`."""
-    return tf.reshape(items, [-1, like.shape[1], *items.shape[1:]])
-
-
-def _share(true: tf.Tensor) -> tf.Tensor:
-    """How many of them are true, in [0, 1]."""
-    return tf.reduce_mean(tf.cast(true, tf.float32))
