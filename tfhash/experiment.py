@@ -110,6 +110,8 @@ def run(
     methods.get(config.method).start(settings)
     if image_set is None:
         image_set = load_images(config)
+    if not image_set.images.shape[1] and getattr(settings, "features", None) != "bow":
+        raise UserError("--data_dir: missing; without images only --features=bow can be used")
     config = dataclasses.replace(config, dataset=image_set.name)
     image_set = with_triplets(config, image_set)
     parts = split(config, image_set)
@@ -283,6 +285,8 @@ def draw(
     label = f"{metrics['method']}, {metrics['code_length']} bits"
     figures.precision_recall({label: metrics}, folder / "precision_recall.png")
     figures.precision_at({label: metrics}, folder / "precision_at.png")
+    if not image_set.images.size:  # given descriptors, no images
+        return
     queries = parts.query[np.linspace(0, len(parts.query) - 1, TOP_QUERIES).astype(int)]
     distances = codes.hamming_distance(packed[queries], packed[parts.database])
     top = parts.database[np.argsort(distances, axis=1, kind="stable")[:, :TOP_RESULTS]]

@@ -68,7 +68,7 @@ def test_image_set_refuses_what_does_not_fit(changes, message):
         ({"name": "folder"}, "--data_dir: missing"),
         ({"name": "images"}, "--data_dir: missing; --dataset=images needs a folder of images"),
         ({"name": "images", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder of im"),
-        ({"name": "csv", "labels_csv": "x.csv"}, "--data_dir: missing; --dataset=csv needs"),
+        ({"name": "csv", "labels_csv": "no/such"}, "--labels_csv: no/such: "),
         ({"name": "csv", "data_dir": "."}, "--labels_csv: missing; --dataset=csv needs"),
         (
             {"name": "csv", "data_dir": "no/such", "labels_csv": "x.csv"},

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhash.data import sources, table
+from tfhash.data import sources, splits, table
 from tfhash.errors import UserError
 
+NUS_WIDE = Path(__file__).parents[3] / "shared" / "data" / "nus_wide_21_lists"
 SEPARATED = "path,labels\na.png,sea;sky\nb/c.png,sky\nd.png,\n"
 COLUMNS = "path,sea,sky\na.png,1,1\nb/c.png,0,1\nd.png,0,0\n"
 
@@ -160,3 +161,31 @@ def test_a_class_whose_only_image_cannot_be_read_is_no_class(photos):
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="--labels_csv: .*none.csv.*No such file"):
         table.read_table(tmp_path / "none.csv")
+
+
+def test_a_csv_alone_gives_labels_and_no_pixels(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("path,labels\nb.jpg,sea;sky\na.jpg,\nc.jpg,sky\n")
+    images, labels, class_names, ids, notes = table.read_without_images(path)
+    assert images.shape == (3, 0, 0, 3) and images.dtype == np.uint8
+    assert (class_names, ids) == (("sea", "sky"), ("a.jpg", "b.jpg", "c.jpg"))
+    np.testing.assert_array_equal(labels, [[0, 0], [1, 1], [0, 1]])
+    assert notes == (
+        "labels alone, no images", "1 images without a label, 0 of them not in the CSV"
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not NUS_WIDE.is_dir(), reason=f"no {NUS_WIDE}")
+def test_the_protocol_of_the_papers_on_real_nus_wide_labels(tmp_path):
+    """100 queries and 100 labelled images for each of 21 concepts, of 12,600 images."""
+    rows = [line for name in ("train", "test") for line in (NUS_WIDE / f"{name}.txt").open()]
+    concepts = [f"concept_{number:02d}" for number in range(21)]
+    path = tmp_path / "labels.csv"
+    lines = [",".join(row.split()) for row in rows]
+    path.write_text("\n".join([",".join(["path", *concepts]), *lines]) + "\n")
+    image_set = sources.load("csv", labels_csv=path)
+    parts = splits.make(image_set, seed=0, queries_per_class=100, labelled_per_class=100)
+    assert len(parts.query) == 2100 and len(parts.labelled) + len(parts.validation) == 2100
+    assert len(parts.database) == len(image_set.ids) - 2100 == 10_500
+    assert (image_set.labels[parts.query].sum(axis=0) >= 100).all()
+    assert image_set.labels[parts.query].sum() > 2100  # many have several

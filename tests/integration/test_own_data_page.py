@@ -30,6 +30,8 @@ EXPECTED = [
     ("csv", ["'beach/0001.jpg': ['sea', 'sky']", "'street.jpg': []"]),
     ("csv", ["'beach/0001.jpg': ['sea', 'sky']", "'street.jpg': []"]),
     ("sh", ["csv: 30 images without a label, 30 of them not in the CSV", "40 query", "mAP"]),
+    ("python", [""]),
+    ("sh", ["csv: labels alone, no images", "40 query", "mAP@5000"]),
     ("csv", ["[0, 2, 1]"]),
     ("sh", ["triplets(held_out=0.2)", "triplet accuracy", "stage hash"]),
     ("python", ["1,497 unlabelled", "0.", "(5, 4) uint8"]),
@@ -69,6 +71,9 @@ def folder(tmp_path_factory) -> Path:
         save(root / "pictures" / f"{index}.jpg", np.hstack([rng.choice(of_class[n]) for n in pair]))
         labels.append((f"{index}.jpg", ";".join(f"digit_{number}" for number in set(pair))))
     write_csv(root / "labels.csv", ("path", "labels"), *labels[:120])
+    words = rng.multinomial(60, np.full(30, 1 / 30), size=len(labels))
+    np.savetxt(root / "BoW_int.dat", words, fmt="%d")
+    (root / "image_list.txt").write_text("\n".join(path for path, _ in labels))
 
     classes = rng.integers(0, CLASSES, 80)
     for index, number in enumerate(classes):

@@ -78,7 +78,8 @@ def load(
     data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
     and images are; digits needs none. image_size: None is the data set's own default. unreadable:
     what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip". labels_csv: the
-    labels of csv, see table.read_table. Raises UserError, naming the flag.
+    labels of csv, see table.read_table; without data_dir the images of csv have no pixels, and
+    only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"--dataset={name}: expected one of {', '.join(_SOURCES)}")
@@ -185,12 +186,11 @@ def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageS
 
 
 def _csv(*, data_dir, image_size: int | None, unreadable: str, labels_csv) -> ImageSet:
-    """Files whose labels stand in a CSV: see table.read."""
-    for flag, value in {"data_dir": data_dir, "labels_csv": labels_csv}.items():
-        if not value:
-            raise UserError(
-                f"--{flag}: missing; --dataset=csv needs a folder of images and a CSV of labels"
-            )
+    """Files whose labels stand in a CSV, or without data_dir their labels alone: see table."""
+    if not labels_csv:
+        raise UserError("--labels_csv: missing; --dataset=csv needs a CSV of labels")
+    if not data_dir:
+        return ImageSet("csv", *table.read_without_images(labels_csv))
     read = table.read(data_dir, labels_csv, image_size or _FILES_SIZE, unreadable)
     return ImageSet("csv", *read)
 

@@ -51,22 +51,41 @@ def read(
         )
     _class_names(labels_csv, table, files)  # refuses before hours of reading, not after
     pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
+    if missing:
+        notes.append(f"{len(missing)} paths of the CSV without a file skipped")
+    labels, class_names, of_labels = _labels(labels_csv, table, ids)
+    return pixels, labels, class_names, tuple(ids), tuple(notes + of_labels)
+
+
+def read_without_images(
+    labels_csv: str | os.PathLike,
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """The rows of labels_csv as images of 0 x 0 pixels: what `read` returns, sorted by id."""
+    table = read_table(labels_csv)
+    ids = sorted(table.labels)
+    labels, class_names, notes = _labels(labels_csv, table, ids)
+    notes.insert(0, "labels alone, no images")
+    return np.empty((len(ids), 0, 0, 3), np.uint8), labels, class_names, tuple(ids), tuple(notes)
+
+
+def _labels(
+    labels_csv: str | os.PathLike, table: Table, ids: list[str]
+) -> tuple[np.ndarray, tuple[str, ...], list[str]]:
+    """Labels of the ids, multi-hot uint8 [n, C], the C classes that have an image, and notes."""
     class_names = _class_names(labels_csv, table, ids)
     column = {name: number for number, name in enumerate(class_names)}
     labels = np.zeros((len(ids), len(class_names)), np.uint8)
     for row, id_ in enumerate(ids):
         labels[row, [column[name] for name in table.labels.get(id_, ())]] = 1
-
+    notes = []
     if table.ignored:
         notes.append(f"columns of the CSV ignored: {', '.join(table.ignored)}")
-    if missing:
-        notes.append(f"{len(missing)} paths of the CSV without a file skipped")
     if empty := sorted(table.classes - set(class_names)):
         notes.append(f"{len(empty)} classes without images: {', '.join(empty)}")
     if without_label := int((~labels.any(axis=1)).sum()):
         unnamed = sum(id_ not in table.labels for id_ in ids)
         notes.append(f"{without_label} images without a label, {unnamed} of them not in the CSV")
-    return pixels, labels, class_names, tuple(ids), tuple(notes)
+    return labels, class_names, notes
 
 
 def read_table(path: str | os.PathLike) -> Table:
