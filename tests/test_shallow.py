@@ -77,6 +77,17 @@ def test_feature_components_are_principal_components(digits, tmp_path):
     np.testing.assert_allclose(np.diag(covariance), largest / largest.mean(), rtol=1e-3)
 
 
+def test_parameters_that_are_not_finite_are_told(digits, tmp_path):
+    class Diverging(Recorder):
+        def fit(self, data):
+            return {"projection": np.array([[1.0, np.nan]]), "offset": np.zeros(2)}
+
+    settings = ShallowSettings(cache_dir=str(tmp_path))
+    hasher = Diverging(LSHConfig(), settings, code_length=2, image_size=16, seed=0)
+    with pytest.raises(UserError, match="--features=pixels: the learned projection has values"):
+        hasher.learn(*digits, Run(tmp_path))
+
+
 def test_more_components_than_features_are_a_users_mistake(digits, tmp_path):
     with pytest.raises(UserError, match="--feature_components: 769; allowed: 1 to 768"):
         make(tmp_path, feature_components=769).learn(*digits, Run(tmp_path))

@@ -8,6 +8,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 
+from tfhash.errors import UserError
+
 
 def choose_anchors(features: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`count` rows of features [n, F] at random, in their order; all of them where n is less."""
@@ -19,7 +21,10 @@ def choose_anchors(features: np.ndarray, count: int, rng: np.random.Generator) -
 
 def typical_distance(features: np.ndarray, anchors: np.ndarray) -> float:
     """The root of the mean squared distance between features [n, F] and anchors [m, F]."""
-    return float(np.sqrt(euclidean_distances(features, anchors, squared=True).mean()))
+    distance = float(np.sqrt(euclidean_distances(features, anchors, squared=True).mean()))
+    if distance == 0:
+        raise UserError("--features: those of all labelled images are the same; they must differ")
+    return distance
 
 
 def rbf(features: np.ndarray, anchors: np.ndarray, width: float) -> np.ndarray:

@@ -150,6 +150,12 @@ class FeatureHasher(Hasher):
         self.parameters = {
             name: np.asarray(value, np.float32) for name, value in self.fit(data).items()
         }
+        for name, value in self.parameters.items():
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"--features={self.settings.features}: the learned {name} has values that are "
+                    "not finite; are features very large, or the same for all images?"
+                )
         return {"learn_seconds": time.perf_counter() - begin, "feature_count": width}
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
