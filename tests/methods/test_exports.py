@@ -1,0 +1,54 @@
+"""Every shallow method as a SavedModel: features and hash functions in one graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhash import codes, export, methods
+from tfhash.errors import UserError
+from tfhash.export import operations
+from tfhash.shallow import FeatureHasher
+
+NAMES = [name for name in methods.names() if issubclass(methods.get(name), FeatureHasher)]
+OWN_FLAGS = {"agh": {"anchors": 50}, "cca_itq": {"regularisation": 10.0}, "mlh": {"updates": 20}}
+
+
+def test_they_are_found():
+    assert {"lsh", "sh", "itq", "ksh", "sdh", "cca_itq", "ssh", "agh", "bre", "mlh"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_saved_model_gives_the_codes_of_the_method(learned, real_digits, tmp_path, name):
+    image_set, _ = real_digits
+    hasher_class = methods.get(name)
+    hasher = learned(hasher_class, hasher_class.Config(**OWN_FLAGS.get(name, {})), bits=12)
+    path = export.save(
+        hasher.encoder,
+        code_length=12,
+        image_size=16,
+        metadata={"method": name},
+        images=None,  # what is verified there, in a process of its own, is looked at below
+        export_dir=tmp_path,
+    )
+    operations.check(path)
+    images = image_set.images[:64]
+    answer = tf.saved_model.load(str(path)).signatures["encode_images"](images=tf.constant(images))
+    # The method itself computes features of all images at once: a score next to 0 may round apart.
+    clear = np.abs(hasher.embed(images) - 0.5) > 1e-5
+    bits = codes.unpack(hasher.encode_set(image_set)[:64], 12)
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(answer["bits"].numpy()[clear], bits[clear])
+    np.testing.assert_array_equal(answer["code"], hasher.encode(images))
+
+
+def test_given_descriptors_cannot_be_exported(learned, real_digits, tmp_path):
+    image_set, _ = real_digits
+    words = image_set.images.reshape(len(image_set.ids), -1)
+    np.savez(tmp_path / "bow.npz", ids=image_set.ids, features=words)
+    lsh = methods.get("lsh")
+    of_file = {"features": "bow", "features_file": str(tmp_path / "bow.npz")}
+    hasher = learned(lsh, lsh.Config(), bits=12, **of_file)
+    with pytest.raises(UserError, match="--features=bow: images have no features"):
+        hasher.encoder  # noqa: B018
