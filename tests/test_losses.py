@@ -199,3 +199,72 @@ def test_kl_is_least_at_the_standard_normal():
         tape.watch(zeros)
         kl = losses.kl_to_standard_normal(*zeros)
     assert [values(gradient) for gradient in tape.gradient(kl, zeros)] == [[[0, 0, 0]]] * 2
+
+
+@pytest.mark.parametrize(("real", "loss", "gradient"), [(1.0, 4 / 3, -1 / 4), (0.0, 4, 3 / 4)])
+def test_source_loss_by_hand(real, loss, gradient):
+    """P(real) = 3/4: -log 3/4 for a real item, -log 1/4 for another; d/dlogit = P - real."""
+    logit = tf.constant([LOGIT])
+    with tf.GradientTape() as tape:
+        tape.watch(logit)
+        result = losses.source_loss(logit, tf.constant([real]))
+    assert float(result[0]) == pytest.approx(math.log(loss))
+    assert float(tape.gradient(result, logit)[0]) == pytest.approx(gradient)
+
+
+@pytest.mark.parametrize(
+    ("minimax", "loss", "gradient"),
+    [(False, math.log(4 / 3), -1 / 4), (True, -math.log(4), -3 / 4)],
+)
+def test_fooling_loss_by_hand(minimax, loss, gradient):
+    """P(real) = 3/4: -log P with d/dlogit = -(1 - P); minimax: -l_a = log(1 - P) with -P.
+
+    Both fall as the item is more often taken for real.
+    """
+    logit = tf.constant([LOGIT])
+    with tf.GradientTape() as tape:
+        tape.watch(logit)
+        result = losses.fooling_loss(logit, minimax)
+    assert float(result[0]) == pytest.approx(loss)
+    assert float(tape.gradient(result, logit)[0]) == pytest.approx(gradient)
+
+
+def test_source_and_fooling_loss_keep_the_shape():
+    logits = tf.zeros((2, 3))
+    for result in (losses.source_loss(logits, logits), losses.fooling_loss(logits)):
+        np.testing.assert_allclose(result, np.full((2, 3), math.log(2)), rtol=1e-6)
+
+
+# P of the classes by softmax 1/6, 2/6, 3/6 and by sigmoid 1/2, 2/3, 3/4.
+CLASS_LOGITS = [0.0, math.log(2), math.log(3)]
+
+
+@pytest.mark.parametrize(
+    ("labels", "several", "chance"),
+    [
+        ([0, 0, 1], False, 3 / 6),
+        ([0, 1, 0], False, 2 / 6),
+        ([0, 0, 1], True, 1 / 2 * 1 / 3 * 3 / 4),
+        ([0, 1, 1], True, 1 / 2 * 2 / 3 * 3 / 4),
+    ],
+)
+def test_class_loss_by_hand(labels, several, chance):
+    """-log of the label's chance; with several, of the product over having each label or not."""
+    pair = tf.constant([CLASS_LOGITS]), tf.constant([labels], tf.float32)
+    np.testing.assert_allclose(losses.class_loss(*pair, several), [-math.log(chance)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_item_without_a_label_has_no_class_loss_and_no_gradient(several):
+    logits = tf.constant([CLASS_LOGITS, CLASS_LOGITS])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        result = losses.class_loss(logits, tf.constant([[0.0, 1.0, 0.0], [0.0] * 3]), several)
+    assert result[0] > 0 and result[1] == 0
+    of_labelled, of_unlabelled = tape.gradient(result, logits).numpy()
+    assert of_labelled.all() and not of_unlabelled.any()
+
+
+def test_has_label_by_hand():
+    labels = tf.constant([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]]])
+    assert values(losses.has_label(labels)) == [[0, 1], [1, 1]]

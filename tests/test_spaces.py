@@ -61,3 +61,34 @@ def test_components_are_uncorrelated_with_mean_variance_1():
 def test_features_need_weights_and_possible_components(tmp_path):
     with pytest.raises(UserError, match="--weights"):
         FeatureSpace(DeepSettings(), 16, 4, 0)
+
+
+@pytest.mark.parametrize("side", [16, 32, 64])
+def test_a_discriminator_of_source_and_class_for_each_size(side):
+    space = PixelSpace(DeepSettings(), gan_size=side, width=4, seed=0)
+    source, classes = space.source_class_discriminator(5, True, 0.0)(space.example(2))
+    assert (source.shape, classes.shape) == ((2,), (2, 5))
+
+
+def test_its_weights_follow_from_the_seed():
+    def kernels(seed):
+        space = PixelSpace(DeepSettings(), gan_size=16, width=4, seed=seed)
+        network = space.source_class_discriminator(5, False, 0.0)
+        network(space.example(1))
+        return network.get_weights()
+
+    first, same, other = kernels(0), kernels(0), kernels(1)
+    for a, b, c in zip(first, same, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any() or not a.any()  # a bias is 0
+
+
+def test_it_passes_batch_normalisation_and_dropout_on(pixels):
+    def build(batch_norm, dropout):
+        network = pixels.source_class_discriminator(5, batch_norm, dropout)
+        network(pixels.example(1))
+        return network
+
+    for batch_norm in (False, True):
+        assert bool(build(batch_norm, 0.3).non_trainable_variables) == batch_norm
+        assert build(batch_norm, 0.3).dropout == 0.3

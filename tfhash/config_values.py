@@ -53,7 +53,7 @@ def check(
     config: Any,
     prefix: str = "",
     *,
-    choices: Mapping[str, Sequence[str]],
+    choices: Mapping[str, Sequence[str | int]],
     least: Mapping[str, int],
 ) -> None:
     """UserError for the first field that is none of its choices or below its least value.
@@ -63,11 +63,12 @@ def check(
     for name, allowed in choices.items():
         value = getattr(config, name)
         if value not in allowed:
-            raise UserError(f"--{prefix}{name}: {value!r}; allowed: {', '.join(allowed)}")
+            options = ", ".join(map(str, allowed))
+            raise UserError(f"--{prefix}{name}: {value!r}; allowed: {options}")
     for name, bound in least.items():
         value = getattr(config, name)
         for number in value if isinstance(value, tuple) else (value,):
-            if number is not None and number < bound:
+            if number is not None and not number >= bound:  # NaN neither
                 raise UserError(f"--{prefix}{name}: {number}; at least {bound} is allowed")
 
 

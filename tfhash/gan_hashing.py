@@ -22,6 +22,7 @@ from tfhash.deep import DeepHasher, LearningData
 from tfhash.errors import UserError
 from tfhash.gan_stage import GANStage
 from tfhash.hasher import Run, setting
+from tfhash.networks.generators import IMAGE_SIZES
 from tfhash.spaces import SPACES
 
 Gauge = Callable[[], dict[str, Any]]
@@ -67,8 +68,8 @@ class GANConfig:
     def __post_init__(self) -> None:
         least = dict.fromkeys(("gan_width", "hash_decay_steps"), 1)
         least |= dict.fromkeys(("noise_size", "hidden_units", "gan_steps", "weight_decay"), 0)
-        least |= dict.fromkeys(("hash_learning_rate", "gan_learning_rate", "gan_beta_1"), 0)
-        least |= dict.fromkeys(("dropout", "discriminator_dropout"), 0)
+        least |= dict.fromkeys(("hash_learning_rate", "gan_learning_rate", "stage2_gan_rate"), 0)
+        least |= dict.fromkeys(("gan_beta_1", "dropout", "discriminator_dropout"), 0)
         config_values.check(
             self,
             self.prefix,
@@ -76,6 +77,7 @@ class GANConfig:
                 "space": tuple(SPACES),
                 "hash_optimizer": ("sgd", "adamw"),
                 "hash_schedule": ("constant", "cosine", "step"),
+                "gan_size": IMAGE_SIZES,
             },
             least=least,
         )
@@ -173,7 +175,7 @@ class GANHasher(DeepHasher):
             )
         if config.hash_optimizer == "adamw":
             return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-        return keras.optimizers.SGD(rate, momentum=0.9, weight_decay=config.weight_decay or None)
+        return SGD(rate, config.weight_decay)
 
     def _deciding_for_stage_1(self, data: LearningData) -> dict[str, Any]:
         """What a kept stage 1 must agree in with a run that uses it; neither bits nor seed."""
@@ -208,6 +210,23 @@ class GANHasher(DeepHasher):
             code_length=self.code_length,
         )
         return {"validation_map": metrics.map[None]}
+
+
+class SGD(keras.optimizers.SGD):
+    """Momentum .9 and weight decay as Caffe has them, which the papers used.
+
+    decay * w is part of the gradient, and so of the momentum. Keras' own decay is not, and is
+    thereby some ten times weaker.
+    """
+
+    def __init__(self, learning_rate: Any, decay: float):
+        super().__init__(learning_rate, momentum=0.9, name="SGD")
+        self.decay = decay
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.decay:
+            gradient = gradient + self.decay * keras.ops.cast(variable, gradient.dtype)
+        super().update_step(gradient, variable, learning_rate)
 
 
 def samples(splits: RetrievalSplits, count: int) -> np.ndarray:

@@ -130,3 +130,40 @@ def kl_to_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor
     return 0.5 * tf.reduce_sum(
         tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=-1
     )
+
+
+def source_loss(logits: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """l_a, -log of the probability of the right source (DSH-GANs, Eq. 1): [...], [...] -> [...].
+
+    logits: of being real; real: 1.0 for real items, 0.0 for synthetic ones.
+    """
+    return tf.nn.sigmoid_cross_entropy_with_logits(real, logits)
+
+
+def class_loss(logits: tf.Tensor, labels: tf.Tensor, several: bool) -> tf.Tensor:
+    """l_c of each item, 0 for one without a label: two [..., C] -> [...] (DSH-GANs, Eq. 5 and 6).
+
+    labels: multi-hot, float. several: whether an item can have several of them: then the cross
+    entropies of all classes are added, otherwise it is that of a softmax.
+    """
+    if several:
+        losses = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1)
+    else:
+        losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)
+    return losses * has_label(labels)
+
+
+def has_label(labels: tf.Tensor) -> tf.Tensor:
+    """1.0 for the items with a label, else 0.0: multi-hot [..., C] -> [...]."""
+    return tf.cast(tf.reduce_any(labels > 0, axis=-1), tf.float32)
+
+
+def fooling_loss(synthetic_logits: tf.Tensor, minimax: bool = False) -> tf.Tensor:
+    """What G minimises of l_a, for each synthetic item: [...] -> [...].
+
+    -log P(S = real | x_syn), the non-saturating form; with minimax, -l_a as Eq. 9 of DSH-GANs has
+    it. Both fall as D takes the item for real.
+    """
+    if minimax:
+        return -source_loss(synthetic_logits, tf.zeros_like(synthetic_logits))
+    return source_loss(synthetic_logits, tf.ones_like(synthetic_logits))

@@ -106,6 +106,14 @@ class PixelSpace:
         trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
         return _discriminator(kind, trunk, 4 * self.width, dropout, self.seed + 450)
 
+    def source_class_discriminator(
+        self, class_count: int, batch_norm: bool, dropout: float
+    ) -> keras.Model:
+        trunk = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
+        return discriminators.SourceClassDiscriminator(
+            trunk, class_count, dropout, self.seed + 450
+        )
+
     def example(self, count: int) -> tf.Tensor:
         return tf.zeros((count, self.gan_size, self.gan_size, 3))
 
@@ -191,6 +199,14 @@ class FeatureSpace:
     def discriminator(self, kind: str, batch_norm: bool, dropout: float) -> keras.Model:
         trunk = discriminators.feature_trunk(self.width, self.seed + 400)
         return _discriminator(kind, trunk, self.width, dropout, self.seed + 450)
+
+    def source_class_discriminator(
+        self, class_count: int, batch_norm: bool, dropout: float
+    ) -> keras.Model:
+        trunk = discriminators.feature_trunk(self.width, self.seed + 400)
+        return discriminators.SourceClassDiscriminator(
+            trunk, class_count, dropout, self.seed + 450
+        )
 
     def example(self, count: int) -> tf.Tensor:
         return tf.zeros((count, self.features))

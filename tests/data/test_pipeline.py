@@ -110,6 +110,19 @@ def test_another_view_is_of_the_same_items():
         assert one.tolist() != other.tolist()
 
 
+def test_labels_are_those_of_the_images_of_a_batch():
+    """Image i shows its number, and its label says it again in bits; no draw is another for it."""
+    labels = np.unpackbits(np.arange(COUNT, dtype=np.uint8)[:, None], axis=1)
+    plain, both = make_batches()(3), make_batches(labels=labels)(3)
+    assert_same(plain, {name: both[name] for name in plain})
+    assert set(both) - set(plain) == {"labels"}
+    assert (both["labels"].shape, both["labels"].dtype) == ((2, 5, 8), np.float32)
+    numbers = np.packbits(both["labels"].astype(np.uint8), axis=-1)[..., 0]
+    np.testing.assert_array_equal(numbers, both["images"][..., 0, 0, 0])
+    (from_dataset,) = make_batches(labels=labels).dataset(3, 4)
+    assert_same(both, from_dataset)
+
+
 def test_the_dataset_has_the_batches_of_its_steps():
     batches = make_batches()
     for step, batch in enumerate(batches.dataset(0, 3)):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tfhash.data.triplets import (
+    ImpliedPositives,
     InBatchTriplets,
     ListedTriplets,
     SampledTriplets,
@@ -109,6 +110,7 @@ def test_every_possible_triplet_is_drawn():
     "sampler",
     [
         InBatchTriplets(ONE_LABEL, 6),
+        ImpliedPositives(ONE_LABEL, 6),
         SampledTriplets(ONE_LABEL, 4),
         ListedTriplets(np.arange(30).reshape(10, 3), 4),
     ],
@@ -121,6 +123,62 @@ def test_a_sample_follows_from_the_generator_alone(sampler):
     np.testing.assert_array_equal(members, again)
     np.testing.assert_array_equal(triplets, same)
     assert members.tolist() != others.tolist()
+
+
+IMPLIED_LABELS = LABELS | {"one image a class": np.eye(4, dtype=np.uint8)}
+
+
+@pytest.mark.parametrize("labels", IMPLIED_LABELS.values(), ids=IMPLIED_LABELS)
+@pytest.mark.parametrize("group_size", [3, 4, 7])
+def test_implied_positives_are_the_queries_and_negatives_share_no_label(labels, group_size):
+    sampler = ImpliedPositives(labels, group_size, triplets_per_query=2)
+    assert sampler.group_size == group_size
+    for seed in range(30):
+        members, triplets = sampler.sample(rng(seed))
+        assert (members.shape, members.dtype) == ((group_size,), np.int64)
+        assert (triplets.shape, triplets.dtype) == ((2 * group_size, 3), np.int32)
+        assert (triplets[:, 0] == triplets[:, 1]).all()
+        for q, _, n in triplets:
+            assert not share(labels, members[q], members[n])
+
+
+def test_every_image_with_a_negative_in_its_group_is_a_query_of_it():
+    """Images 0 to 2 of ONE_WITHOUT_NEGATIVES and 4 have image 3 as a negative, or are it; image 1
+    has none, so that another one takes its turn."""
+    sampler = ImpliedPositives(ONE_WITHOUT_NEGATIVES, 5)
+    for seed in range(30):
+        members, triplets = sampler.sample(rng(seed))
+        different = [
+            i for i in range(5)
+            if any(not share(ONE_WITHOUT_NEGATIVES, members[i], m) for m in members)
+        ]  # fmt: skip
+        assert set(triplets[:, 0].tolist()) == set(different)
+        assert 1 not in members[triplets[:, 0]]
+
+
+def test_every_pair_of_different_labels_is_drawn():
+    """Of one image a class: 4 queries, 3 negatives each."""
+    drawn = set()
+    for seed in range(60):
+        members, triplets = ImpliedPositives(np.eye(4, dtype=np.uint8), 4).sample(rng(seed))
+        drawn |= {tuple(row) for row in members[triplets[:, [0, 2]]].tolist()}
+    assert drawn == {(q, n) for q in range(4) for n in range(4) if q != n}
+
+
+def test_implied_positives_count_256_shared_labels():
+    """256 of them are 0 in a uint8; without a third image no two would be different."""
+    labels = np.zeros((3, 257), np.uint8)
+    labels[:2, :256] = labels[2, 256] = 1
+    for seed in range(10):
+        members, triplets = ImpliedPositives(labels, 3).sample(rng(seed))
+        for q, _, n in triplets:
+            assert (members[q] == 2) != (members[n] == 2)
+
+
+@pytest.mark.parametrize("labels", [[[1], [1]], [[1, 0], [1, 1]]])
+def test_labels_that_all_share_one_have_no_negative(labels):
+    with pytest.raises(UserError, match="--labelled_per_class: no triplet .* share no label"):
+        ImpliedPositives(np.array(labels, np.uint8), 4)
 
 
 def test_listed_triplets_are_rows_of_the_list():

@@ -39,7 +39,10 @@ def files(tmp_path_factory) -> Path:
     (root / "outside.csv").write_text("path,labels\n../cat/0.png,sea\n")
     (root / "missing.csv").write_text("path,labels\ncat/0.png,sea\ncat/9.png,sky\n")
     (root / "triplet.csv").write_text("cat/0.png,cat/1.png,cat/2.png\n")
+    two = ["cat/0.png,cat/1.png,cat/2.png", "cat/3.png,cat/4.png,cat/5.png"]
+    (root / "two_triplets.csv").write_text("\n".join(two) + "\n")
     write_images(root / "one_class", "cat")
+    write_images(root / "two_classes", "cat", "dog")
     write_images(root / "unreadable", "cat", "dog")
     (root / "unreadable" / "dog" / "broken.png").write_bytes(b"this is no image" * 4)
     np.savez(root / "other_shapes.npz", **{"conv1/kernel": np.zeros((3, 3, 3, 7))})
@@ -61,6 +64,7 @@ FOLDER = "--dataset=folder --image_size=16 --queries_per_class=2 --labelled_per_
 
 CSV = "--dataset=csv --data_dir=@one_class"
 TRIPLETS = "--dataset=images --data_dir=@one_class --protocol=triplets"
+TWO_CLASSES = f"{FOLDER} --data_dir=@two_classes"
 
 MISTAKES = [
     # Unknown names
@@ -90,7 +94,7 @@ MISTAKES = [
      "'cat' 8 9 --queries_per_class --labelled_per_class"),
     ("--triplets_csv=@missing", "--triplets_csv @missing"),
     ("--dataset=csv --data_dir=@one_class", "--labels_csv missing --dataset=csv"),
-    ("--dataset=csv --labels_csv=@labels.csv", "--data_dir missing --dataset=csv"),
+    ("--dataset=csv --labels_csv=@labels.csv", "--data_dir missing --features=bow"),
     ("--labels_csv=@labels.csv", "--labels_csv=@labels.csv --dataset=csv digits"),
     (f"{CSV} --labels_csv=@nosuch.csv", "--labels_csv @nosuch.csv"),
     (f"{CSV} --labels_csv=@triplet.csv", "--labels_csv @triplet.csv path labels"),
@@ -104,6 +108,10 @@ MISTAKES = [
     (TRIPLETS, "--triplets_csv missing --protocol=triplets"),
     (f"{TRIPLETS} --triplets_csv=@triplet.csv", "--triplets_csv 1 --held_out_fraction"),
     (f"{TRIPLETS} --triplets_csv=@triplet.csv --held_out_fraction=1", "--held_out_fraction 1.0 0"),
+    (f"{TRIPLETS} --triplets_csv=@two_triplets.csv --held_out_fraction=.5 --method=dsh_gan",
+     "--method=dsh_gan labels --protocol=triplets"),
+    (f"{TWO_CLASSES} --triplets_csv=@two_triplets.csv --method=dsh_gan",
+     "--triplets_csv --method=dsh_gan"),
     # Weights
     ("--weights=@missing.npz", "--weights @missing.npz"),
     ("--weights=@a_file", "--weights @a_file .npz .npy .h5"),
@@ -130,6 +138,12 @@ MISTAKES = [
     ("--labelled_per_class=1 --validation_fraction=0 --ssgah.variant=baseline",
      "--labelled_per_class 10 two one"),
     ("--ssgah.gan_size=20", "--ssgah.gan_size 20 16 32 64"),
+    ("--method=dsh_gan --dsh_gan.gan_size=20", "--dsh_gan.gan_size 20 16 32 64"),
+    ("--method=dsh_gan --dsh_gan.real_fraction=1.5", "--dsh_gan.real_fraction 1.5 0 1"),
+    ("--method=dsh_gan --dsh_gan.real_fraction=-0.5", "--dsh_gan.real_fraction -0.5 0"),
+    ("--method=dsh_gan --dsh_gan.hash_schedule=x",
+     "--dsh_gan.hash_schedule 'x' constant cosine step"),
+    ("--method=dsh_gan --dsh_gan.hash_decay_steps=0", "--dsh_gan.hash_decay_steps 0 1"),
     ("--xla --strategy=mirrored", "--xla --strategy=mirrored one_device"),
     # The run folder
     ("--model_dir=@a_file/run", "--model_dir @a_file/run"),
@@ -179,6 +193,23 @@ def test_a_run_folder_of_other_flags_is_refused(command, tmp_path):
     line = line_of(command(train, folder, "--code_length=24", "--weights=missing.npz"))
     assert f"--code_length: 24, but {tmp_path} was made with 16" in line
     assert (tmp_path / "flags.txt").read_text() == flags_before
+
+
+SMALL_DSH_GAN = """--method=dsh_gan --image_size=16 --steps=2 --batch_size=6 --checkpoint_every=2
+    --unlabelled_batch_size=6 --dsh_gan.gan_steps=2 --dsh_gan.gan_size=16 --dsh_gan.gan_width=4
+    --dsh_gan.noise_size=4""".split()
+
+
+def test_dsh_gan_says_that_there_are_no_unlabelled_images_and_takes_one_image_a_class(
+    command, files, tmp_path
+):
+    """Of 8 images a class 7 are queries, so that one a class is labelled and none is left."""
+    arguments = ["--dataset=folder", f"--data_dir={files}/two_classes", "--labelled_per_class=1"]
+    arguments += ["--queries_per_class=7", f"--model_dir={tmp_path}", *SMALL_DSH_GAN]
+    ended = command(train, *arguments)
+    assert ended.status == 0, ended
+    assert "14 query, 2 database, 2 labelled, 0 validation, 0 unlabelled" in ended.output
+    assert "dsh_gan: no unlabelled images" in ended.output
 
 
 @pytest.mark.parametrize("module", [evaluate, export], ids=["evaluate", "export"])

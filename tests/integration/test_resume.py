@@ -17,21 +17,32 @@ FLAGS = """
 --checkpoint_every=6
 --batch_size=16
 --unlabelled_batch_size=8
---ssgah.gan_steps=36
---ssgah.gan_size=16
---ssgah.gan_width=8
---ssgah.condition_size=8
---ssgah.noise_size=8
---ssgah.hidden_units=16
---ssgah.dropout=0.5
---ssgah.hash_optimizer=adamw
---ssgah.hash_learning_rate=0.001
---ssgah.hash_schedule=cosine
-""".split()
+--METHOD.gan_steps=36
+--METHOD.gan_size=16
+--METHOD.gan_width=8
+--METHOD.noise_size=8
+--METHOD.hidden_units=16
+--METHOD.dropout=0.5
+"""
+METHODS = {
+    "ssgah": """
+        --ssgah.condition_size=8
+        --ssgah.hash_optimizer=adamw
+        --ssgah.hash_learning_rate=0.001
+        --ssgah.hash_schedule=cosine""",
+    # The learning rate falls, and which images are real changes, before and after the kill.
+    "dsh_gan": """
+        --method=dsh_gan
+        --dsh_gan.discriminator_dropout=0.5
+        --dsh_gan.real_fraction=0.5
+        --dsh_gan.hash_learning_rate=0.001
+        --dsh_gan.hash_decay_steps=40""",
+}
 
 
-def start(directory, *flags):
-    command = [sys.executable, "-m", "tfhash.train", *FLAGS, f"--model_dir={directory}", *flags]
+def start(directory, *flags, method="ssgah"):
+    of_method = (FLAGS.replace("METHOD", method) + METHODS[method]).split()
+    command = [sys.executable, "-m", "tfhash.train", *of_method, f"--model_dir={directory}", *flags]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -70,11 +81,18 @@ def uninterrupted(tmp_path_factory):
     return directory
 
 
-def test_killed_in_both_stages_it_ends_with_the_same_weights(uninterrupted, tmp_path):
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_in_both_stages_it_ends_with_the_same_weights(method, tmp_path, request):
+    if method == "ssgah":
+        uninterrupted = request.getfixturevalue("uninterrupted")
+    else:
+        uninterrupted = tmp_path / "uninterrupted"
+        finish(start(uninterrupted, method=method))
+    tmp_path /= "killed"
     checkpoints = tmp_path / "checkpoints"
-    kill_once_there(start(tmp_path), checkpoints / "gan-00000018.weights.h5")
-    kill_once_there(start(tmp_path), checkpoints / "hash-00000024.weights.h5")
-    output = finish(start(tmp_path))
+    kill_once_there(start(tmp_path, method=method), checkpoints / "gan-00000018.weights.h5")
+    kill_once_there(start(tmp_path, method=method), checkpoints / "hash-00000024.weights.h5")
+    output = finish(start(tmp_path, method=method))
     assert "stage hash: step 0 of" not in output and "stage gan" not in output
     for name in ("gan-00000036.weights.h5", "hash-00000060.weights.h5", "encoder.weights.h5"):
         expected, found = (arrays(d / "checkpoints" / name) for d in (uninterrupted, tmp_path))

@@ -6,6 +6,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 # One MirroredStrategy a process, and logical devices are to be set before TensorFlow starts.
 SCRIPT = """
 import os, sys
@@ -19,9 +21,9 @@ import keras
 from tfhash import experiment
 from tfhash.deep import DeepSettings
 from tfhash.hasher import Run
-from tfhash.methods.ssgah import SSGAHConfig
+from tfhash import methods
 
-strategy, variant, directory = sys.argv[1:]
+strategy, method, directory = sys.argv[1:]
 if strategy == "mirrored":
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     from tfhash import deep
@@ -36,9 +38,9 @@ def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
 deep.Stage.fit = recorded
 experiment.run(
-    experiment.Experiment(code_length=12),
-    SSGAHConfig(variant=variant, gan_steps=3, gan_size=16, gan_width=8, condition_size=8,
-                noise_size=8, hash_learning_rate=0.05),
+    experiment.Experiment(method=method, code_length=12),
+    methods.get(method).Config(gan_steps=3, gan_size=16, gan_width=8, noise_size=8,
+                               hash_learning_rate=0.05),
     DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
                  strategy=strategy, backbone="small_cnn"),
     Run(Path(directory)),
@@ -47,11 +49,10 @@ print("HISTORY" + json.dumps(history))
 """
 
 
-def losses(tmp_path, strategy, variant="ssgah"):
-
+def losses(tmp_path, strategy, method):
     directory = tmp_path / strategy
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, strategy, variant, str(directory)],
+        [sys.executable, "-c", SCRIPT, strategy, method, str(directory)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -61,9 +62,10 @@ def losses(tmp_path, strategy, variant="ssgah"):
     return json.loads(line.removeprefix("HISTORY"))
 
 
-def test_two_replicas_get_the_losses_of_one_device(tmp_path):
-    """Stage 1 and stage 2 of SSGAH, step by step, batch normalisation and Adam included."""
-    one, two = losses(tmp_path, "one_device"), losses(tmp_path, "mirrored")
+@pytest.mark.parametrize("method", ["ssgah", "dsh_gan"])
+def test_two_replicas_get_the_losses_of_one_device(tmp_path, method):
+    """Stage 1 and stage 2, step by step, batch normalisation and Adam included."""
+    one, two = (losses(tmp_path, strategy, method) for strategy in ("one_device", "mirrored"))
     assert len(one) == len(two) == 6
     for step, (single, mirrored) in enumerate(zip(one, two, strict=True)):
         assert single.keys() == mirrored.keys()

@@ -1,4 +1,4 @@
-"""Discriminators of triplets, joint and siamese, on images and on features."""
+"""Discriminators of triplets, joint and siamese, and of source and class; images and features."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_gradients_flow_to_the_three_items_and_to_all_weights(kind, item):
 
 
 def test_another_size_is_a_mistake_of_the_user():
-    with pytest.raises(UserError, match="--ssgah.gan_size: 20"):
+    with pytest.raises(UserError, match="gan_size: 20"):
         discriminators.image_trunk(20, WIDTH, 0, True)
 
 
@@ -116,3 +116,64 @@ def test_dropout_follows_from_its_seed_and_is_off_without_one(kind):
     network(tuple(items))
     plain.set_weights(network.get_weights())
     np.testing.assert_array_equal(network(tuple(items)), plain(tuple(items)))
+
+
+CLASSES = 5
+
+
+def build_source_class(item, batch_norm=False, dropout=0.0):
+    trunk = (
+        discriminators.feature_trunk(WIDTH, 0)
+        if item == "features"
+        else discriminators.image_trunk(item, WIDTH, 0, batch_norm)
+    )
+    return discriminators.SourceClassDiscriminator(trunk, CLASSES, dropout, 1)
+
+
+@pytest.mark.parametrize("item", [16, 32, 64, "features"])
+def test_one_source_logit_an_item_and_one_a_class(item):
+    source, classes = build_source_class(item)(make_items(item)[0])
+    assert (source.shape, source.dtype) == ((TRIPLETS,), tf.float32)
+    assert (classes.shape, classes.dtype) == ((TRIPLETS, CLASSES), tf.float32)
+    assert len(np.unique(np.c_[source, classes])) == TRIPLETS * (1 + CLASSES)
+
+
+@pytest.mark.parametrize("head", ["source", "classes"])
+def test_source_and_class_share_the_trunk(head):
+    """Each of them reaches the items, the whole trunk and its own layer, not the other's."""
+    network, items = build_source_class("features"), make_items("features")[0]
+    network(items)
+    other = {"source": "classes", "classes": "source"}[head]
+    variables = [
+        [v.value for v in part.trainable_variables]
+        for part in (network.trunk, getattr(network, head), getattr(network, other))
+    ]
+    with tf.GradientTape() as tape:
+        tape.watch(items)
+        answers = dict(zip(("source", "classes"), network(items, training=True), strict=True))
+        score = tf.reduce_sum(answers[head] ** 2)
+    of_items, trunk, own, others = tape.gradient(score, [items, *variables])
+    for gradient in (of_items, *trunk, *own):
+        assert gradient is not None and np.abs(gradient).max() > 0
+    assert others == [None, None]
+
+
+def test_source_and_class_are_of_one_dropped_trunk():
+    """A hidden unit that is dropped is dropped for both: then each is linear in what is left."""
+    network, items = build_source_class("features", dropout=0.5), make_items("features")[0]
+    network(items)
+    hidden = discriminators.drop(network.trunk(items), 0.5, [1, 2])
+    assert (hidden.numpy() == 0).any() and (hidden.numpy() != 0).any()
+    source, classes = network(items, dropout_seed=[1, 2])
+    np.testing.assert_allclose(source, (hidden @ network.source.kernel.value)[:, 0], atol=1e-6)
+    np.testing.assert_allclose(classes, hidden @ network.classes.kernel.value, atol=1e-6)
+    for seed in ([1, 3], None):
+        assert (network(items, dropout_seed=seed)[0] != source).numpy().any()
+
+
+def test_batch_normalisation_of_source_and_class_is_an_option():
+    for batch_norm in (False, True):
+        network, items = build_source_class(16, batch_norm), make_items(16)[0]
+        whole = network(items, training=True)[0].numpy()
+        half = network(items[:3], training=True)[0].numpy()
+        assert np.allclose(whole[:3], half, rtol=1e-4, atol=1e-6) != batch_norm

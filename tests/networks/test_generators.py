@@ -32,7 +32,7 @@ def test_halvings_lead_to_4_px(image_size, expected):
     ],
 )
 def test_another_size_is_a_mistake_of_the_user(image_size, build):
-    with pytest.raises(UserError, match=rf"--ssgah.gan_size: {image_size}; .*\(16, 32, 64\)"):
+    with pytest.raises(UserError, match=rf"gan_size: {image_size}; .*\(16, 32, 64\)"):
         build(image_size)
 
 

@@ -55,7 +55,8 @@ class TrainingBatches:
     may be empty); triplets: positions in `labelled`; groups: B groups a batch, the leading axis
     that a strategy divides; unlabelled_size: u unlabelled items a group; noise_size: length of the
     normal noise vector of each item; augment: from [n, views, ...] to [n, ...]; other_view: a
-    second augmentation of each item goes with the first.
+    second augmentation of each item goes with the first; labels: multi-hot [n, C] of the inputs,
+    for those methods that need them in a batch.
     """
 
     inputs: np.ndarray
@@ -68,6 +69,7 @@ class TrainingBatches:
     augment: Augment
     seed: Sequence[int]
     other_view: bool = False
+    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.unlabelled_size and not len(self.unlabelled):
@@ -78,7 +80,7 @@ class TrainingBatches:
 
         images [B, m, ...] and unlabelled [B, u, ...] in the dtype of `inputs`; triplets int32
         [B, t, 3], positions among the m; noise float32 [B, m + u, noise_size]; with other_view
-        also other_images and other_unlabelled.
+        also other_images and other_unlabelled; with labels, labels float32 [B, m, C].
         """
         rng = np.random.Generator(np.random.PCG64([*self.seed, int(step)]))
         drawn = [self.triplets.sample(rng) for _ in range(self.groups)]
@@ -97,6 +99,9 @@ class TrainingBatches:
         if self.other_view:
             batch["other_images"] = self._view(labelled, rng)
             batch["other_unlabelled"] = self._view(unlabelled, rng)
+        if self.labels is not None:
+            of_items = self.labels[labelled].astype(np.float32)
+            batch["labels"] = of_items.reshape(self.groups, -1, of_items.shape[1])
         return batch
 
     def _view(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -103,6 +103,48 @@ def _choose(allowed: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> 
 
 
 @dataclass(frozen=True)
+class ImpliedPositives:
+    """Triplets (q, q, n) of a group, where the positive of q is made from its labels.
+
+    labels, group_size, triplets_per_query: as for InBatchTriplets. A class may have one image.
+    """
+
+    labels: np.ndarray
+    group_size: int
+    triplets_per_query: int = 1
+
+    def __post_init__(self) -> None:
+        related = self._related(self.labels)
+        if related.all():
+            raise UserError(
+                f"--labelled_per_class: no triplet can be made of the {len(self.labels)} labelled "
+                "images; two that share no label are needed"
+            )
+        object.__setattr__(self, "_queries", np.flatnonzero(~related.all(axis=1)))
+
+    @staticmethod
+    def _related(labels: np.ndarray) -> np.ndarray:
+        counts = labels.astype(np.int32)
+        return counts @ counts.T > 0
+
+    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        # One query and one of its negatives, so that there is a triplet; the rest at random.
+        query = rng.choice(self._queries)
+        shares = self.labels.astype(np.int32) @ self.labels[query].astype(np.int32) > 0
+        count = len(self.labels)
+        others = rng.choice(count, self.group_size - 2, replace=count < self.group_size - 2)
+        members = np.concatenate([[query, rng.choice(np.flatnonzero(~shares))], others])
+        different = ~self._related(self.labels[members])
+        complete = np.flatnonzero(different.any(axis=1))
+        queries = np.arange(self.group_size)
+        missing = ~np.isin(queries, complete)
+        queries[missing] = rng.choice(complete, missing.sum())
+        queries = np.tile(queries, self.triplets_per_query)
+        triplets = np.stack([queries, queries, _choose(different, queries, rng)], axis=1)
+        return members.astype(np.int64), triplets.astype(np.int32)
+
+
+@dataclass(frozen=True)
 class SampledTriplets:
     """Each triplet brings its own three images, as the papers' batches do: m = 3t.
 

@@ -1,21 +1,25 @@
-"""The papers' figures as PNG files: retrieval curves, top results, synthetic triplets."""
+"""The papers' figures as PNG files: retrieval curves, top results, synthetic images."""
 
 from tfhash.figures.curves import against, precision_at, precision_recall
-from tfhash.figures.images import (
-    image_grid,
-    synthetic_triplets,
-    top_results,
-    top_results_of_methods,
-)
+from tfhash.figures.images import image_grid, top_results, top_results_of_methods
 from tfhash.figures.style import MOST_LINES, Look
+from tfhash.figures.synthetic import (
+    nearest_real,
+    synthetic_by_class,
+    synthetic_label_sets,
+    synthetic_triplets,
+)
 
 __all__ = [
     "MOST_LINES",
     "Look",
     "against",
     "image_grid",
+    "nearest_real",
     "precision_at",
     "precision_recall",
+    "synthetic_by_class",
+    "synthetic_label_sets",
     "synthetic_triplets",
     "top_results",
     "top_results_of_methods",

@@ -1,4 +1,4 @@
-"""Figures of images: top results of queries, synthetic triplets."""
+"""Figures of images: top results of queries, and what all such figures are put together of."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def top_results(
     frame, another a dashed vermillion one. Writes a PNG to `path`. Raises ValueError where an array
     or the names do not fit.
     """
-    _check("result_images", result_images, np.uint8, "q", "r", "H", "W", 3)
+    check("result_images", result_images, np.uint8, "q", "r", "H", "W", 3)
     query_count, result_count, height, width, _ = result_images.shape
-    _check("query_images", query_images, np.uint8, query_count, height, width, 3)
-    _check("hits", hits, np.bool, query_count, result_count)
-    names = _names("query_names", query_names, query_count)
+    check("query_images", query_images, np.uint8, query_count, height, width, 3)
+    check("hits", hits, np.bool, query_count, result_count)
+    names = names_of("query_names", query_names, query_count)
     tops = (height / width + ROW_GAP) * np.arange(query_count)
     rows = zip(tops, names, query_images, result_images, hits, strict=True)
     _draw_results([_Row(*row) for row in rows], path)
@@ -69,12 +69,12 @@ def top_results_of_methods(
     """
     if not results:
         raise ValueError("results is empty; allowed: at least one method")
-    _check("query_images", query_images, np.uint8, "q", "H", "W", 3)
+    check("query_images", query_images, np.uint8, "q", "H", "W", 3)
     query_count, height, width, _ = query_images.shape
     shape = (query_count, "r", height, width, 3)
     for name, (images, hits) in results.items():
-        _check(f"results[{name!r}][0]", images, np.uint8, *shape)
-        _check(f"results[{name!r}][1]", hits, np.bool, *images.shape[:2])
+        check(f"results[{name!r}][0]", images, np.uint8, *shape)
+        check(f"results[{name!r}][1]", hits, np.bool, *images.shape[:2])
         shape = images.shape
     rows, top = [], 0.0
     for query, image in enumerate(query_images):
@@ -84,38 +84,6 @@ def top_results_of_methods(
             top += height / width + ROW_GAP
         top += BLOCK_GAP
     _draw_results(rows, path)
-
-
-def synthetic_triplets(
-    x: np.ndarray,
-    positive: np.ndarray,
-    negative: np.ndarray,
-    path: str | os.PathLike,
-    *,
-    class_names: Sequence[str] | None = None,
-) -> None:
-    """Draws real images over their synthetic positives and negatives (SSGAH, Fig. 3).
-
-    x, positive = G_p(x) and negative = G_n(x) are uint8 [n, H, W, 3]; class_names, n strings, name
-    the class of each x. Writes a PNG to `path`. Raises ValueError where an array or the names do
-    not fit.
-    """
-    _check("x", x, np.uint8, "n", "H", "W", 3)
-    _check("positive", positive, np.uint8, *x.shape)
-    _check("negative", negative, np.uint8, *x.shape)
-    image_count, height, width, _ = x.shape
-    class_names = _names("class_names", class_names, image_count)
-
-    grid = image_grid([x, positive, negative])
-    columns = (width / 2 + (width + GRID_GAP) * np.arange(image_count)) / width
-    rows = (height / 2 + (height + GRID_GAP) * np.arange(3)) / width
-    grid_height, grid_width = (size / width for size in grid.shape[:2])
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _image_figure(grid_width, grid_height)
-        _draw_image(axes, grid, 0, 0, width=grid_width)
-        axes.set_xticks(columns, labels=class_names)
-        axes.set_yticks(rows, labels=["$x$", "$G_p(x)$", "$G_n(x)$"])
-        save(figure, path, bbox_inches="tight")
 
 
 def image_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -128,7 +96,7 @@ def image_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
         raise ValueError("rows is empty; allowed: at least one uint8 [n, H, W, 3]")
     shape = ("n", "H", "W", 3)
     for index, row in enumerate(rows):
-        _check(f"rows[{index}]", row, np.uint8, *shape)
+        check(f"rows[{index}]", row, np.uint8, *shape)
         shape = row.shape
     margins = ((0, 0), (0, 0), (0, GRID_GAP), (0, GRID_GAP), (0, 0))
     cells = np.pad(np.stack(rows), margins, constant_values=255)  # [r, n, H + gap, W + gap, 3]
@@ -145,13 +113,13 @@ def _draw_results(rows: Sequence[_Row], path: str | os.PathLike) -> None:
     precision_column = columns[-1] + 1.6
     with matplotlib.rc_context(STYLE):
         # Half of a frame lies outside its image.
-        figure, axes = _image_figure(precision_column + 0.5, rows[-1].top + aspect, margin=0.04)
+        figure, axes = image_figure(precision_column + 0.5, rows[-1].top + aspect, margin=0.04)
         for row in rows:
             for column, image, hit in zip(columns, row.results, row.hits, strict=True):
-                _draw_image(axes, image, column, row.top)
+                draw_image(axes, image, column, row.top)
                 axes.add_patch(_frame(column, row.top, aspect, hit))
             if row.query is not None:
-                _draw_image(axes, row.query, 0, row.top)
+                draw_image(axes, row.query, 0, row.top)
             middle = row.top + aspect / 2
             axes.text(precision_column, middle, f"{row.hits.mean():.2f}", **CENTRED)
         titles = ["query", *range(1, result_count + 1), "precision"]
@@ -167,7 +135,7 @@ def _draw_results(rows: Sequence[_Row], path: str | os.PathLike) -> None:
         save(figure, path, bbox_inches="tight")
 
 
-def _image_figure(width: float, height: float, margin: float = 0) -> tuple[Figure, Axes]:
+def image_figure(width: float, height: float, margin: float = 0) -> tuple[Figure, Axes]:
     """Axes of width x height and a margin, labelled at the top; the unit is an image's width."""
     width, height = width + 2 * margin, height + 2 * margin
     unit = min(LARGEST_IMAGE_WIDTH, PAGE_WIDTH / width)
@@ -180,7 +148,7 @@ def _image_figure(width: float, height: float, margin: float = 0) -> tuple[Figur
     return figure, axes
 
 
-def _draw_image(axes: Axes, image: np.ndarray, left: float, top: float, width: float = 1) -> None:
+def draw_image(axes: Axes, image: np.ndarray, left: float, top: float, width: float = 1) -> None:
     height = width * image.shape[0] / image.shape[1]
     axes.imshow(image, extent=(left, left + width, top + height, top), interpolation="nearest")
 
@@ -191,7 +159,7 @@ def _frame(left: float, top: float, height: float, hit: bool) -> Rectangle:
     return Rectangle((left, top), 1, height, fill=False, **style)
 
 
-def _check(name: str, array: np.ndarray, dtype: type, *shape: int | str) -> None:
+def check(name: str, array: np.ndarray, dtype: type, *shape: int | str) -> None:
     """Raises ValueError for another dtype or shape; a letter in `shape` is any size from 1."""
     fits = np.ndim(array) == len(shape) and all(
         size >= 1 if isinstance(allowed, str) else size == allowed
@@ -203,7 +171,7 @@ def _check(name: str, array: np.ndarray, dtype: type, *shape: int | str) -> None
         raise ValueError(f"{name} is {received}; allowed: {allowed}")
 
 
-def _names(argument: str, names: Sequence[str] | None, count: int) -> Sequence[str]:
+def names_of(argument: str, names: Sequence[str] | None, count: int) -> Sequence[str]:
     """The names, one an image; empty ones where there are none."""
     if names is None:
         return [""] * count

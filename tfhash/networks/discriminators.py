@@ -1,7 +1,8 @@
-"""Discriminators of triplets: is (q, p, n) a real triplet in the right order?
+"""Discriminators: of triplets for SSGAH, of source and class for DSH-GANs.
 
-Both take the images (or features) of a step in two moves, `embed` for each item once and `compare`
-for triplets of what it answered, so that an item that stands in several triplets costs one pass.
+Those of triplets say whether (q, p, n) is a real one in the right order. They take the images (or
+features) of a step in two moves, `embed` for each item once and `compare` for triplets of what it
+answered, so that an item that stands in several triplets costs one pass.
 """
 
 from __future__ import annotations
@@ -40,16 +41,11 @@ class JointDiscriminator(keras.Model):
         """Three [t, ...] -> logits float32 [t]."""
         stacked = keras.ops.concatenate([query, positive, negative], axis=-1)
         hidden = self.trunk(stacked, training=training)
-        return self.logit(self._drop(hidden, dropout_seed))[:, 0]
+        return self.logit(drop(hidden, self.dropout, dropout_seed))[:, 0]
 
     def call(self, x, training=False):
         """Three [t, ...] as one tuple -> logits float32 [t]."""
         return self.compare(*(self.embed(item, training) for item in x), training=training)
-
-    def _drop(self, x, seed):
-        if seed is None or not self.dropout:
-            return x
-        return tf.nn.experimental.stateless_dropout(x, self.dropout, seed, rng_alg="philox")
 
 
 class SiameseDiscriminator(JointDiscriminator):
@@ -76,15 +72,46 @@ class SiameseDiscriminator(JointDiscriminator):
 
     def embed(self, x, training=False, dropout_seed=None):
         """[n, ...] -> [n, embedding_size]."""
-        return self.embedding(self._drop(self.trunk(x, training=training), dropout_seed))
+        return self.embedding(drop(self.trunk(x, training=training), self.dropout, dropout_seed))
 
     def compare(self, query, positive, negative, training=False, dropout_seed=None):
         """Three [t, embedding_size] -> logits float32 [t]."""
         pairs = keras.ops.concatenate(
             [query * positive, query * negative, positive, negative], axis=-1
         )
-        hidden = self._drop(self.activation(self.hidden(pairs)), dropout_seed)
+        hidden = drop(self.activation(self.hidden(pairs)), self.dropout, dropout_seed)
         return self.logit(hidden)[:, 0]
+
+
+class SourceClassDiscriminator(keras.Model):
+    """D of DSH-GANs: is an item real, and of which class; from one trunk (section 3.2).
+
+    dropout: as for the others.
+    """
+
+    def __init__(self, trunk: list[layers.Layer], class_count: int, dropout: float, seed: int):
+        super().__init__(name="discriminator")
+        self.trunk = keras.Sequential(trunk, name="trunk")
+        self.dropout = dropout
+        self.source = _logit(seed)
+        self.classes = layers.Dense(
+            class_count,
+            kernel_initializer=dcgan_initializer(seed + 1),
+            dtype="float32",
+            name="classes",
+        )
+
+    def call(self, x, training=False, dropout_seed=None):
+        """[n, ...] -> logits of being real, float32 [n], and of the classes, [n, C]."""
+        hidden = drop(self.trunk(x, training=training), self.dropout, dropout_seed)
+        return self.source(hidden)[:, 0], self.classes(hidden)
+
+
+def drop(x, rate: float, seed):
+    """Dropout by a seed, int32 [2]: the same one drops the same units; none without it."""
+    if seed is None or not rate:
+        return x
+    return tf.nn.experimental.stateless_dropout(x, rate, seed, rng_alg="philox")
 
 
 def image_trunk(image_size: int, width: int, seed: int, batch_norm: bool) -> list[layers.Layer]:

@@ -23,7 +23,7 @@ def dcgan_initializer(seed: int) -> keras.initializers.Initializer:
 def halvings(image_size: int) -> int:
     """How many halvings lead from image_size to 4 px: 2, 3, 4 for 16, 32, 64 px."""
     if image_size not in IMAGE_SIZES:
-        raise UserError(f"--ssgah.gan_size: {image_size}; allowed: {IMAGE_SIZES}")
+        raise UserError(f"gan_size: {image_size}; allowed: {IMAGE_SIZES}")
     return image_size.bit_length() - 3
 
 

@@ -41,7 +41,7 @@ class HashNetwork(keras.Model):
         if code_length < 1:
             raise UserError(f"--code_length: {code_length} is not allowed; at least 1 bit")
         if not 0 <= dropout < 1:
-            raise UserError(f"--ssgah.dropout: {dropout} is not allowed; 0 <= dropout < 1")
+            raise UserError(f"dropout: {dropout} is not allowed; 0 <= dropout < 1")
         # A float32 model hands images on as they are; the layers below follow the global policy.
         super().__init__(name=name, dtype="float32")
         self.code_length = code_length
@@ -68,6 +68,10 @@ class HashNetwork(keras.Model):
         `dropout_seed`, int32 [2], fixes the dropped units, so that a resumed run repeats an
         uninterrupted one; ValueError without it when training with dropout.
         """
+        return self.hash_layer(self.features(inputs, training, dropout_seed))
+
+    def features(self, inputs, training: bool = False, dropout_seed: tf.Tensor | None = None):
+        """What the hash layer sees, float [N, width]: arguments as for the whole network."""
         features = inputs if self.backbone is None else self.backbone(inputs, training=False)
         for layer in self.hidden_layers:
             features = layer(features)
@@ -78,4 +82,4 @@ class HashNetwork(keras.Model):
             features = tf.nn.experimental.stateless_dropout(
                 features, self.dropout, dropout_seed, rng_alg="philox"
             )
-        return self.hash_layer(features)
+        return features

@@ -1,0 +1,239 @@
+"""DSH-GANs: deep semantic hashing with generative adversarial networks (Qiu et al., SIGIR 2017)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhash import config_values, figures
+from tfhash.data.pipeline import TrainingBatches, random_view
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.data.triplets import ImpliedPositives
+from tfhash.deep import LearningData
+from tfhash.errors import UserError
+from tfhash.gan_hashing import GANConfig, GANHasher
+from tfhash.hasher import Run, setting
+from tfhash.methods._dsh_gan_figures import draw_by_class, draw_label_sets, draw_nearest
+from tfhash.methods._dsh_gan_stage import HashStage, SemiSupervisedGAN, right, synthesise
+from tfhash.networks.streams import Streams
+from tfhash.synthetic_quality import ClassJudge, RealImages, diversity, nearest_real
+
+GAN_NETWORKS = ("generator", "discriminator")
+PICTURED = 8  # synthetic images a class in TensorBoard
+SAMPLES = 200  # synthetic images of which the nearest real ones are sought
+# Views of real images that these are sought among: more take over a minute on two cores.
+MOST_VIEWS, MOST_VIEWS_OF_BACKBONE = 120_000, 5_000
+
+
+@dataclass(frozen=True)
+class DSHGANConfig(GANConfig):
+    """Hyperparameters; the defaults are the paper's, section 4.2."""
+
+    prefix = "dsh_gan."
+
+    classification: bool = setting(True, "the classification stream; without it, DSH-GANs-")
+    real_fraction: float = setting(
+        0.0, "part of the positives and negatives that are real images, 0 to 1 (Fig. 6)"
+    )
+    margin: float = setting(1.0, "margin of the triplet loss")
+    weight_adversary: float = setting(1.0, "weight of l_a in stage 2")
+    weight_class: float = setting(1.0, "weight of l_c")
+    train_generator: bool = setting(True, "G keeps training in stage 2, as Eq. 9 has it")
+    gan_beta_1: float = setting(0.9, "Adam's beta_1 for G and D")
+    hash_schedule: str = setting(
+        "step", "constant; cosine: the rate falls to 0; step: to a tenth after hash_decay_steps"
+    )
+    weight_decay: float = setting(5e-4, "weight decay of H")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = ("margin", "weight_adversary", "weight_class", "real_fraction")
+        config_values.check(self, self.prefix, choices={}, least=dict.fromkeys(names, 0))
+        if self.real_fraction > 1:
+            raise UserError(f"--dsh_gan.real_fraction: {self.real_fraction}; allowed: 0 to 1")
+
+
+class DSHGAN(GANHasher):
+    """H trained with triplets of a real image and two that G makes of labels.
+
+    Stage 1 trains G and D on labelled and unlabelled images; stage 2 trains one CNN with three
+    streams (hash, adversary, classification), and G against it.
+    """
+
+    Config = DSHGANConfig
+    config: DSHGANConfig
+    stage1_flags = ("weight_class",)
+
+    @property
+    def variant(self) -> str | None:
+        """What differs from the paper's main method, by the names of its tables and figures."""
+        parts = [] if self.config.classification else ["without_classification"]
+        if self.config.real_fraction:
+            parts.append(f"real_{self.config.real_fraction:g}")
+        if self.settings.backbone in ("vgg19", "resnet50"):
+            parts.append(self.settings.backbone)
+        return "_".join(parts) or None
+
+    def learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
+        if not image_set.labels[splits.labelled].any():
+            raise UserError(
+                "--method=dsh_gan: needs labels, for it makes images of them; triplets alone "
+                "(--protocol=triplets) do not say any"
+            )
+        if image_set.triplets is not None:
+            raise UserError("--triplets_csv: not with --method=dsh_gan; it makes its own of labels")
+        if not len(splits.unlabelled):
+            print("dsh_gan: no unlabelled images; G and D learn from the labelled ones alone")
+        inputs = self.space.inputs(image_set.images, learnable(splits))
+        data = LearningData(inputs, image_set.labels, splits)
+        several = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
+        self._build(image_set.labels.shape[1])
+        facts: dict[str, Any] = {}
+        gauges = pictures = dict
+        if self.config.real_fraction < 1:
+            real = self._real_images(inputs, image_set, splits)
+            judge = ClassJudge(real)
+            gauges, pictures = self._gauges(judge), self._pictures(data)
+            gan = {name: self.networks[name] for name in GAN_NETWORKS}
+            stage = self._stage(SemiSupervisedGAN, gan, several)
+            facts["stage1_seconds"] = self.train_gan(stage, data, gauges, pictures, run)
+            facts["stage1_gauges"] = gauges() | judge.on_real()
+        stage = self._stage(HashStage, self._of_stage_2(), several)
+        facts["stage2_seconds"] = self.train_hash(stage, data, gauges, pictures, run)
+        if self.config.real_fraction < 1:
+            facts |= self._quality(real)
+        if self.config.classification:
+            query = splits.query
+            logits = self._classify(inputs[query, 0])
+            labels = tf.constant(image_set.labels[query], tf.float32)
+            facts["class_accuracy"] = float(tf.reduce_mean(right(logits, labels, several)))
+        return facts
+
+    def _build(self, class_count: int) -> None:
+        config, space = self.config, self.space
+        with self.strategy.scope():
+            self.networks["streams"] = Streams(self.hash_network, class_count, self.seed + 500)
+            if config.real_fraction == 1:
+                return
+            generator = space.generator("generator", 200)
+            discriminator = space.source_class_discriminator(
+                class_count, config.discriminator_batch_norm, config.discriminator_dropout
+            )
+            generator(tf.zeros((1, class_count + config.noise_size)))
+            discriminator(space.example(1))
+        self.networks |= {"generator": generator, "discriminator": discriminator}
+
+    def _of_stage_2(self) -> dict[str, keras.Model]:
+        names = ("streams",) if self.config.real_fraction == 1 else ("streams", "generator")
+        return {name: self.networks[name] for name in names}
+
+    def _stage(self, kind: type, networks: dict[str, keras.Model], several: bool):
+        with self.strategy.scope():
+            stage = kind(networks, self.space, self.config, several=several, seed=self.seed)
+        return self.compile(stage)
+
+    def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
+        settings, config = self.settings, self.config
+        size = settings.batch_size // settings.groups
+        unlabelled_size = 0
+        if stage == 0 and len(data.splits.unlabelled):
+            unlabelled_size = settings.unlabelled_batch_size // settings.groups
+        if settings.triplets == "in_batch" and (stage == 0 or config.real_fraction == 0):
+            labels = data.labels[data.labelled]
+            triplets = ImpliedPositives(labels, size, settings.triplets_per_query)
+        else:
+            triplets = data.sampler(settings)
+        return TrainingBatches(
+            data.inputs,
+            labelled=data.labelled,
+            unlabelled=data.splits.unlabelled,
+            triplets=triplets,
+            groups=settings.groups,
+            unlabelled_size=unlabelled_size,
+            noise_size=config.noise_size,
+            augment=self.space.augment,
+            seed=(self.seed, stage),
+            labels=data.labels,
+        )
+
+    def synthesise(self, labels: np.ndarray, salt: int = 1) -> np.ndarray:
+        """G([C, z]) of labels, multi-hot [n, C]; the same noise at each call of a salt."""
+        noise = tf.random.stateless_normal((len(labels), self.config.noise_size), (self.seed, salt))
+        labels = tf.cast(labels, tf.float32)
+        generator = self.networks["generator"]
+        return synthesise(self.space, generator, labels, noise, training=False).numpy()
+
+    def _classify(self, items: np.ndarray) -> tf.Tensor:
+        """Logits of the classification stream of items [n, ...]."""
+        parts = [items[start : start + 256] for start in range(0, len(items), 256)]
+        streams = self.networks["streams"]
+        return tf.concat([streams(tf.cast(part, tf.float32))[2] for part in parts], 0)
+
+    def _gauges(self, judge: ClassJudge) -> Callable[[], dict[str, float]]:
+        return lambda: judge.on_synthetic(self.synthesise)
+
+    def _pictures(self, data: LearningData) -> Callable[[], dict[str, np.ndarray]]:
+        """What draws PICTURED synthetic images of each class, a row a class."""
+        classes = np.eye(data.labels.shape[1], dtype=np.float32)
+        known = np.flatnonzero(data.labels[data.splits.labelled].any(axis=0))
+
+        def draw() -> dict[str, np.ndarray]:
+            images = self.synthesise(np.repeat(classes[known], PICTURED, axis=0))
+            _, pictures = self.space.pictures(data.inputs[:1, 0], images)
+            rows = pictures.reshape(len(known), PICTURED, *pictures.shape[1:])
+            return {"synthetic_by_class": figures.image_grid(list(rows))}
+
+        return draw
+
+    def _real_images(
+        self, inputs: np.ndarray, image_set: ImageSet, splits: RetrievalSplits
+    ) -> RealImages:
+        """What synthetic images are held against; as they are stored, where a backbone looks."""
+        augment = random_view if self._backbone_describes() else self.space.augment
+        labels = image_set.labels
+        return RealImages(inputs, labels, splits, augment, self.space.describe, self.seed)
+
+    def _backbone_describes(self) -> bool:
+        return self.config.space == "pixels" and bool(self.settings.weights)
+
+    def _nearest(self, real: RealImages, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """SAMPLES synthetic items of labels that images have, and `nearest_real` of them."""
+        labelled = real.rng().choice(real.splits.labelled, SAMPLES)
+        synthetic = self.synthesise(real.labels[labelled], salt=2)
+        most = MOST_VIEWS_OF_BACKBONE if self._backbone_describes() else MOST_VIEWS
+        return synthetic, *nearest_real(real, synthetic, count=count, most_views=most)
+
+    def _quality(self, real: RealImages) -> dict[str, float]:
+        """Does G copy, and does it make more than one image of each class? What can be said."""
+        _, _, distances = self._nearest(real, 1)
+        measured = {
+            "nearest_distance": float(np.median(distances)),
+            "diversity": diversity(real, self.synthesise),
+        }
+        return {k: v for k, v in measured.items() if v is not None and np.isfinite(v)}
+
+    def draw(self, image_set: ImageSet, splits: RetrievalSplits, directory: Path) -> list[Path]:
+        """Fig. 7, Fig. 8 where a label set holds another, and the nearest real images.
+
+        All of them show G as stage 2 left it.
+        """
+        if self.config.real_fraction == 1:
+            return []
+        inputs = self.space.inputs(image_set.images, learnable(splits))
+        real = self._real_images(inputs, image_set, splits)
+        by_class, label_sets, nearest = (
+            directory / f"{name}.png"
+            for name in ("synthetic_by_class", "synthetic_label_sets", "nearest_real")
+        )
+        names = image_set.class_names
+        draw_by_class(self.space, self.synthesise, real, names, by_class)
+        drew_label_sets = draw_label_sets(self.space, self.synthesise, real, names, label_sets)
+        draw_nearest(self.space, real, *self._nearest(real, 3), nearest)
+        return [by_class, *([label_sets] if drew_label_sets else []), nearest]
