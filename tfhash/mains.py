@@ -53,7 +53,11 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     """Prints the figures of a metrics.json that a user looks for first, a line each."""
     rows = [("mAP", metrics["map"])] if metrics["map"] is not None else []
     rows += [(f"mAP@{k[6:]}", v) for k, v in metrics.items() if k.startswith("map_at")]
-    names = {"precision_at100": "precision@100", "triplet_accuracy": "triplet accuracy, chance .5"}
+    names = {
+        "precision_at100": "precision@100",
+        "triplet_accuracy": "triplet accuracy, chance .5",
+        "class_accuracy": "accuracy of the class stream",
+    }
     rows += [(name, metrics[key]) for key, name in names.items() if key in metrics]
     rows += [
         (f"precision within radius {k[16:]}", v)

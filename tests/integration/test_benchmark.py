@@ -21,7 +21,7 @@ import pytest
 from tfhash import benchmark, train
 
 TINY = """
---steps=20 --checkpoint_every=2 --batch_size=6 --unlabelled_batch_size=0 --mixed_bfloat16
+--steps=60 --checkpoint_every=2 --batch_size=6 --unlabelled_batch_size=0 --mixed_bfloat16
 --ssgah.variant=baseline --ssgah.hidden_units=8
 """.split()
 
@@ -137,7 +137,7 @@ def test_the_same_command_skips_what_is_done_and_goes_on(ended):
     assert not (ended.out / BROKEN / "error.txt").exists()
     log = (ended.out / KILLED / "log.txt").read_text()
     killed, again = log.split("python -m tfhash.train ")[1:]
-    assert "stage hash: step 0 of 20" in killed
+    assert "stage hash: step 0 of 60" in killed
     assert "stage hash: step" in again and "stage hash: step 0 of" not in again
 
 
