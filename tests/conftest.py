@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -35,6 +36,12 @@ def defined_flags(module: ModuleType) -> Iterator[None]:
         finally:
             for name in own:
                 delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Ctrl-C interrupts, also where a shell started the tests in its background and ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -28,9 +28,16 @@ class Streams(keras.Model):
 
     def call(self, inputs, training=False, dropout_seed=None):
         """[n, ...] -> codes [n, k] in (0, 1), logits of being real [n], of classes [n, C]."""
-        network = self.hash_network
-        features = network.features(inputs, training, dropout_seed)
-        return network.hash_layer(features), self.source(features)[:, 0], self.classes(features)
+        features = self.hash_network.features(inputs, training, dropout_seed)
+        heads = (self.hash_network.hash_layer, self.source, self.classes)
+        # In one product, so that the features get one gradient. TensorFlow adds three in whichever
+        # order their memory is free, and a run would not repeat bit for bit.
+        kernel = keras.ops.concatenate([head.kernel for head in heads], axis=1)
+        bias = keras.ops.concatenate([head.bias for head in heads])
+        logits = keras.ops.matmul(keras.ops.cast(features, "float32"), kernel) + bias
+        code_length = self.hash_network.code_length
+        codes = keras.ops.sigmoid(logits[:, :code_length])
+        return codes, logits[:, code_length], logits[:, code_length + 1 :]
 
 
 def _logits(units: int, seed: int, name: str) -> layers.Layer:
