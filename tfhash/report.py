@@ -37,7 +37,11 @@ def _write_report(directories: Sequence[str]) -> None:
     given = flags.FLAGS
     if not directories:
         raise UserError("no folder given; usage: python -m tfhash.report DIR [DIR ...]")
-    sections = results.sections(results.read_runs(directories))
+    found = results.read_runs(directories)
+    runs = results.without_repeats(found)
+    if repeats := len(found) - len(runs):
+        print(f"{repeats} of {len(found)} runs repeat seed, split and flags of another: left out")
+    sections = results.sections(runs)
     try:
         notes = Path(given.notes).read_text(encoding="utf-8") if given.notes else ""
     except (OSError, UnicodeDecodeError) as error:

@@ -183,6 +183,19 @@ def read_run(path: Path) -> dict:
     return run
 
 
+def without_repeats(runs: Iterable[dict]) -> list[dict]:
+    """The runs without those that have the seed, split and flags of one before them.
+
+    Such a run tells nothing new, and would make a deviation smaller than it is.
+    """
+    first = {}
+    for number, run in enumerate(runs):
+        setting = [run.get(key) for key in (*_SETTING, "split_fingerprint")]
+        seed = run.get("seed", f"run {number}")  # of runs without a seed, each is its own
+        first.setdefault(_key(setting, seed, Result((run,)).flags), run)
+    return list(first.values())
+
+
 def sections(runs: Iterable[dict]) -> list[Section]:
     """The runs, as read_runs answers them, by data set and protocol."""
     by_experiment = defaultdict(list)
