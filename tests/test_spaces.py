@@ -1,9 +1,11 @@
 """Pixels and features: what generators decode, and the standardisation of features."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfhash import spaces
 from tfhash.deep import DeepSettings
 from tfhash.errors import UserError
 from tfhash.spaces import FeatureSpace, PixelSpace, Standardise
@@ -37,6 +39,19 @@ def test_pictures_are_the_images_again(pixels):
     x = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(1, 16, 16, 3)
     (same,) = pixels.pictures(x)
     np.testing.assert_array_equal(same, x)
+
+
+def test_descriptions_are_float32_under_mixed_precision(monkeypatch):
+    """SciPy, which measures distances between them, knows no bfloat16."""
+    mixed = "mixed_bfloat16"
+    of_backbone = [keras.layers.Conv2D(2, 16, dtype=mixed), keras.layers.Flatten(dtype=mixed)]
+    backbone = keras.Sequential([keras.Input((16, 16, 3)), *of_backbone])
+    assert backbone(tf.zeros((1, 16, 16, 3))).dtype == tf.bfloat16
+    monkeypatch.setattr(spaces, "build_backbone", lambda settings, frozen: backbone)
+    space = PixelSpace(DeepSettings(weights="given.npz"), gan_size=16, width=4, seed=0)
+    for items in (np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 16, 16, 3), np.float32)):
+        described = space.describe(items)
+        assert described.dtype == np.float32 and described.shape == (3, 2)
 
 
 def test_standardise_by_hand():

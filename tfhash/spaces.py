@@ -69,7 +69,7 @@ class PixelSpace:
         x = tf.cast(x, tf.float32) if x.dtype == np.uint8 else self.to_hash(x)
         if self._judge_backbone is None:
             return tf.reshape(self.to_gan(x), [len(x), -1]).numpy()
-        return self._judge_backbone(x, training=False).numpy()
+        return tf.cast(self._judge_backbone(x, training=False), tf.float32).numpy()
 
     def pictures(self, x: np.ndarray, *synthetic: np.ndarray) -> list[np.ndarray]:
         """x uint8 [n, S, S, 3] and synthetic images -> uint8, all of gan_size px."""
