@@ -16,13 +16,14 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 
 # A module may import what stands before it and beside it, not what comes after it.
 CHAIN = (
-    ("tfhash.codes", "tfhash.conventions", "tfhash.losses"),
+    ("tfhash.codes", "tfhash.conventions", "tfhash.losses", "tfhash.provenance"),
     ("tfhash.retrieval",),
     ("tfhash.networks", "tfhash.data"),
     ("tfhash.hasher",),
     ("tfhash.deep", "tfhash.shallow"),
     ("tfhash.methods",),
     ("tfhash.experiment",),
+    ("tfhash.finished_run",),
     ("tfhash.train", "tfhash.evaluate"),
     ("tfhash.matrix",),
     ("tfhash.cell_workers",),

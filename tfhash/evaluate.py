@@ -16,7 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
-from tfhash import config_flags, experiment, mains  # noqa: E402
+from tfhash import config_flags, experiment, finished_run, mains  # noqa: E402
 from tfhash.checkpoints import write_text  # noqa: E402
 from tfhash.data import sources, splits  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
@@ -44,7 +44,7 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     model_dir = Path(flags.FLAGS.model_dir)
-    config, *_, metrics = experiment.read(model_dir)
+    config, *_, metrics = finished_run.read(model_dir)
     config = dataclasses.replace(config, **_overrides())
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        packed = experiment.load(model_dir).encode_set(image_set)
+        packed = finished_run.load(model_dir).encode_set(image_set)
         of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:
         of_part = {part: _read_codes(model_dir, part) for part in ("query", "database")}

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
 import os
-import platform
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhash import codes, config_values, figures, methods, retrieval
+from tfhash import codes, config_values, figures, methods, provenance, retrieval
 from tfhash.data import sources, splits
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
@@ -141,14 +137,14 @@ def run(
         "image_size": hasher.image_size,
         "class_count": len(image_set.class_names),
         "data_notes": list(image_set.notes),
-        "hardware": hardware(),
+        "hardware": provenance.hardware(),
         "command": command,
         "flags": {
             **dataclasses.asdict(config),
             **dataclasses.asdict(settings),
             **{f"{config.method}.{k}": v for k, v in dataclasses.asdict(method_config).items()},
         },
-        "versions": versions(),
+        "versions": provenance.versions(),
     }
     if target.writes:
         for part, arrays in of_part.items():
@@ -156,7 +152,7 @@ def run(
         draw(target.directory, content, packed, image_set, parts)
         hasher.draw(image_set, parts, target.directory / "figures")
         if image_set.name not in sources.names():
-            np.savez_compressed(target.directory / SAMPLES, images=_spread(image_set.images, 256))
+            np.savez_compressed(target.directory / SAMPLES, images=spread(image_set.images, 256))
         target.write_json("metrics.json", content)
     return content
 
@@ -304,63 +300,8 @@ def draw(
     )
 
 
-def load(model_dir: str | Path) -> Hasher:
-    """The Hasher of a finished run, ready to encode. UserError where the run is not finished."""
-    model_dir = Path(model_dir)
-    config, method_config, settings, metrics = read(model_dir)
-    hasher = methods.get(config.method)(
-        method_config,
-        settings,
-        code_length=config.code_length,
-        image_size=metrics["image_size"],
-        seed=config.seed,
-    )
-    hasher.load(model_dir / "checkpoints")
-    return hasher
-
-
-def read(model_dir: Path) -> tuple[Experiment, Any, Any, dict[str, Any]]:
-    """The configurations of a finished run, and its metrics.json."""
-    path = model_dir / "metrics.json"
-    try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        values = metrics["flags"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"--model_dir: no finished run in {model_dir} ({error}); allowed: a folder that "
-            "tfhash.train has finished"
-        ) from None
-    method = methods.get(values["method"])
-    prefix = f"{values['method']}."
-    own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
-    return (
-        config_values.build(Experiment, values),
-        config_values.build(method.Config, own),
-        config_values.build(method.Settings, values),
-        metrics,
-    )
-
-
-def sample_images(model_dir: str | Path, count: int) -> np.ndarray:
-    """Images of a run's data set, evenly spread: uint8 [n, S, S, 3], n <= count.
-
-    Of a data set that was made in Python, some of those that the run kept.
-    """
-    config, *_ = read(Path(model_dir))
-    if config.dataset in sources.names():
-        return _spread(load_images(config).images, count)
-    path = Path(model_dir) / SAMPLES
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return _spread(file["images"], count)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"--model_dir: cannot read images of {config.dataset!r} from {path} ({error}); "
-            "--noverify does without"
-        ) from None
-
-
-def _spread(images: np.ndarray, count: int) -> np.ndarray:
+def spread(images: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` of images, evenly spread."""
     return images[np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)]
 
 
@@ -374,27 +315,3 @@ def _hasher(
         image_size=image_set.images.shape[1],
         seed=config.seed,
     )
-
-
-def hardware() -> str:
-    """The processor, its threads that this process may use, and the GPUs."""
-    processor = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass  # not Linux: the machine's architecture has to do
-    gpus = [
-        tf.config.experimental.get_device_details(device).get("device_name", "GPU")
-        for device in tf.config.list_physical_devices("GPU")
-    ]
-    return ", ".join([f"{processor} x {len(os.sched_getaffinity(0))}", *gpus])
-
-
-def versions() -> dict[str, str]:
-    """The versions that can change a number."""
-    packages = ("tfhash", "tensorflow", "keras", "numpy", "scikit-learn")
-    found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), **found}

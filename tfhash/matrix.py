@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from tfhash import experiment, methods, train
+from tfhash import experiment, finished_run, methods, train
 from tfhash.errors import UserError
 
 
@@ -40,7 +40,7 @@ class Cell:
     def finished(self) -> dict[str, Any] | None:
         """The metrics.json that this cell's flags led to; None where it is still to be made."""
         try:
-            config, method_config, settings, metrics = experiment.read(self.directory)
+            config, method_config, settings, metrics = finished_run.read(self.directory)
         except UserError:
             return None
         found = train.Configurations(config, settings, method_config)

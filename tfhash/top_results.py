@@ -15,7 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np  # noqa: E402
 from absl import app, flags  # noqa: E402
 
-from tfhash import codes, experiment, figures, results  # noqa: E402
+from tfhash import codes, experiment, figures, finished_run, results  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 from tfhash.mains import print_error  # noqa: E402
 
@@ -45,7 +45,7 @@ def draw(
     """
     runs = [_read(folder) for folder in folders]
     _check_splits(folders, runs)
-    config, *_ = experiment.read(folders[0])
+    config, *_ = finished_run.read(folders[0])
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     images, parts = experiment.load_data(config)
