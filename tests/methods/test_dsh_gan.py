@@ -221,6 +221,23 @@ def test_a_class_may_have_one_image(tmp_path):
         make(changed(real_fraction=0.5)).learn(image_set, parts, Run(tmp_path / "b"))
 
 
+@pytest.mark.parametrize("backbone", ["vgg19", "resnet50"])
+def test_large_backbones_learn_down_to_their_first_layer(backbone, one_label, tmp_path):
+    """The kernels of convolutions move; what resnet50 keeps of its batches does not."""
+    settings = dataclasses.replace(SETTINGS, backbone=backbone, backbone_size=32)
+    hasher = make(changed(gan_steps=1, hash_learning_rate=1e-3), settings)
+    backbone_weights = hasher.hash_network.backbone.weights
+    before = {weight.path: weight.numpy() for weight in backbone_weights}
+    facts = hasher.learn(*one_label, Run(tmp_path))
+    moved = {w.path for w in backbone_weights if (w.numpy() != before[w.path]).any()}
+    first, *_ = (path for path in before if path.endswith("kernel"))
+    assert first in moved
+    assert not any("moving" in path for path in moved)
+    assert any("moving" in path for path in before) == (backbone == "resnet50")
+    assert 0 <= facts["class_accuracy"] <= 1
+    assert hasher.variant == backbone
+
+
 def test_images_without_labels_are_refused(one_label, tmp_path):
     image_set, parts = one_label
     nameless = dataclasses.replace(image_set, labels=np.zeros_like(image_set.labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,13 +24,8 @@ ADVERSARY_TERMS = ("adversary", "fooling", "source_accuracy")
 CLASS_TERMS = ("class", "class_accuracy")
 
 
-class SemiSupervisedGAN(GANStage):
-    """Stage 1, section 3.2: G([C, z]) against D, which tells the source and the class.
-
-    networks: generator, discriminator. D minimises l_c + l_a, G minimises l_c - l_a. l_a is a mean
-    over real and synthetic images alike; l_c one over those with a label: C is 0 for an unlabelled
-    image, and neither it nor what G makes of it has a class.
-    """
+class _Stage(GANStage):
+    """What both stages know. several: whether an image may have several labels."""
 
     def __init__(
         self,
@@ -40,10 +36,28 @@ class SemiSupervisedGAN(GANStage):
         several: bool,
         seed: int,
     ):
-        super().__init__(networks, GAN_TERMS, seed)
+        super().__init__(networks, self.terms_of(config), seed)
         self.space = space
         self.config = config
         self.several = several
+
+    @staticmethod
+    @abc.abstractmethod
+    def terms_of(config: DSHGANConfig) -> tuple[str, ...]:
+        """The names of what `forward` answers."""
+
+
+class SemiSupervisedGAN(_Stage):
+    """Stage 1, section 3.2: G([C, z]) against D, which tells the source and the class.
+
+    networks: generator, discriminator. D minimises l_c + l_a, G minimises l_c - l_a. l_a is a mean
+    over real and synthetic images alike; l_c one over those with a label: C is 0 for an unlabelled
+    image, and neither it nor what G makes of it has a class.
+    """
+
+    @staticmethod
+    def terms_of(config):
+        return GAN_TERMS
 
     def variables_by_optimizer(self):
         return {
@@ -80,40 +94,27 @@ class SemiSupervisedGAN(GANStage):
         return {name: terms[name] for name in ("discriminator", "generator")}
 
 
-class HashStage(GANStage):
+class HashStage(_Stage):
     """Stage 2, sections 3.3 to 3.6: real-synthetic triplets through one CNN with three streams.
 
     networks: streams, and generator unless all images of the triplets are real. The CNN minimises
-    triplet + l_a + l_c (Eq. 8), G minimises triplet - l_a + l_c (Eq. 9). several: whether an
-    image may have several labels.
+    triplet + l_a + l_c (Eq. 8), G minimises triplet - l_a + l_c (Eq. 9).
     """
 
-    def __init__(
-        self,
-        networks: Mapping[str, keras.Model],
-        space: PixelSpace | FeatureSpace,
-        config: DSHGANConfig,
-        *,
-        several: bool,
-        seed: int,
-    ):
-        self.synthesises = config.real_fraction < 1
+    @staticmethod
+    def terms_of(config):
         terms = HASH_TERMS
-        terms += ADVERSARY_TERMS if self.synthesises else ()
-        terms += CLASS_TERMS if config.classification else ()
-        super().__init__(networks, terms, seed)
-        self.space = space
-        self.config = config
-        self.several = several
+        terms += ADVERSARY_TERMS if config.synthesises else ()
+        return terms + (CLASS_TERMS if config.classification else ())
 
     def variables_by_optimizer(self):
         trained = [*self.streams.hash_network.trainable_variables]
-        if self.synthesises:
+        if self.config.synthesises:
             trained += self.streams.source.trainable_variables
         if self.config.classification:
             trained += self.streams.classes.trainable_variables
         variables = {"hash": trained}
-        if self.synthesises and self.config.train_generator:
+        if self.config.synthesises and self.config.train_generator:
             variables["generator"] = self.generator.trainable_variables
         return variables
 
@@ -122,7 +123,7 @@ class HashStage(GANStage):
         labels, triplets = batch["labels"], batch["triplets"]
         of_real = self._streams(x, 0)
         of_synthetic = of_real
-        if self.synthesises:
+        if self.config.synthesises:
             noise = batch["noise"][:, : x.shape[1]]
             synthetic = synthesise(
                 self.space,
@@ -138,7 +139,7 @@ class HashStage(GANStage):
     def objectives(self, terms):
         config = self.config
         of_class = config.weight_class * terms["class"] if config.classification else 0.0
-        if not self.synthesises:
+        if not self.config.synthesises:
             return {"hash": terms["triplet"] + of_class}
         objectives = {
             "hash": terms["triplet"] + config.weight_adversary * terms["adversary"] + of_class
@@ -183,7 +184,7 @@ class HashStage(GANStage):
             "triplet_active": share(hinges > 0),
             "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
         }
-        if self.synthesises:
+        if self.config.synthesises:
             is_real = tf.stack([tf.ones_like(real[..., 0]), *tf.unstack(real, axis=-1)])
             logits = tf.stack(source)
             fooling = losses.fooling_loss(logits, self.config.minimax) * (1 - is_real)

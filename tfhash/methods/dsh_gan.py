@@ -59,6 +59,11 @@ class DSHGANConfig(GANConfig):
         if self.real_fraction > 1:
             raise UserError(f"--dsh_gan.real_fraction: {self.real_fraction}; allowed: 0 to 1")
 
+    @property
+    def synthesises(self) -> bool:
+        """Whether any image of a triplet is synthetic; if not, there is no G."""
+        return self.real_fraction < 1
+
 
 class DSHGAN(GANHasher):
     """H trained with triplets of a real image and two that G makes of labels.
@@ -97,7 +102,7 @@ class DSHGAN(GANHasher):
         self._build(image_set.labels.shape[1])
         facts: dict[str, Any] = {}
         gauges = pictures = dict
-        if self.config.real_fraction < 1:
+        if self.config.synthesises:
             real = self._real_images(inputs, image_set, splits)
             judge = ClassJudge(real)
             gauges, pictures = self._gauges(judge), self._pictures(data)
@@ -107,7 +112,7 @@ class DSHGAN(GANHasher):
             facts["stage1_gauges"] = gauges() | judge.on_real()
         stage = self._stage(HashStage, self._of_stage_2(), several)
         facts["stage2_seconds"] = self.train_hash(stage, data, gauges, pictures, run)
-        if self.config.real_fraction < 1:
+        if self.config.synthesises:
             facts |= self._quality(real)
         if self.config.classification:
             query = splits.query
@@ -120,7 +125,7 @@ class DSHGAN(GANHasher):
         config, space = self.config, self.space
         with self.strategy.scope():
             self.networks["streams"] = Streams(self.hash_network, class_count, self.seed + 500)
-            if config.real_fraction == 1:
+            if not config.synthesises:
                 return
             generator = space.generator("generator", 200)
             discriminator = space.source_class_discriminator(
@@ -131,7 +136,7 @@ class DSHGAN(GANHasher):
         self.networks |= {"generator": generator, "discriminator": discriminator}
 
     def _of_stage_2(self) -> dict[str, keras.Model]:
-        names = ("streams",) if self.config.real_fraction == 1 else ("streams", "generator")
+        names = ("streams", "generator") if self.config.synthesises else ("streams",)
         return {name: self.networks[name] for name in names}
 
     def _stage(self, kind: type, networks: dict[str, keras.Model], several: bool):
@@ -224,7 +229,7 @@ class DSHGAN(GANHasher):
 
         All of them show G as stage 2 left it.
         """
-        if self.config.real_fraction == 1:
+        if not self.config.synthesises:
             return []
         inputs = self.space.inputs(image_set.images, learnable(splits))
         real = self._real_images(inputs, image_set, splits)
