@@ -8,11 +8,13 @@ import io
 import json
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfhash import methods
 from tfhash.data import splits
@@ -94,7 +96,10 @@ def eager():
 
 @dataclass
 class Learned:
-    """A hasher that has learned: its facts, what it printed, and its GAN as stage 1 left it."""
+    """A hasher that has learned: its facts, what it printed, and its GAN as stage 1 left it.
+
+    directory: of its run.
+    """
 
     hasher: DSHGAN
     image_set: ImageSet
@@ -102,6 +107,7 @@ class Learned:
     facts: dict
     printed: str
     after_stage_1: dict
+    directory: Path
 
 
 def learn(hasher, image_set, parts, directory):
@@ -118,7 +124,7 @@ def learn(hasher, image_set, parts, directory):
     with contextlib.redirect_stdout(printed):
         facts = hasher.learn(image_set, parts, Run(directory))
     keras.config.set_dtype_policy("float32")
-    return Learned(hasher, image_set, parts, facts, printed.getvalue(), after_stage_1)
+    return Learned(hasher, image_set, parts, facts, printed.getvalue(), after_stage_1, directory)
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +174,18 @@ def test_class_accuracy_is_that_of_the_queries(name, request):
         else:
             points.append(np.mean((logits > 0) == (labels == 1)))
     assert learned.facts["class_accuracy"] == pytest.approx(np.mean(points), abs=1e-6)
+
+
+@either
+@pytest.mark.parametrize("stage", ["gan", "hash"])
+def test_tensorboard_has_synthetic_images_by_class(name, stage, request):
+    """A row of eight images of 16 px a class, with gaps of 2 px."""
+    learned = request.getfixturevalue(name)
+    events = EventAccumulator(str(learned.directory / "logs" / stage), size_guidance={"tensors": 0})
+    events.Reload()
+    width, height, png = events.Tensors("synthetic_by_class")[0].tensor_proto.string_val[:3]
+    assert (int(width), int(height)) == (8 * 18 - 2, CLASSES * 18 - 2)
+    assert png.startswith(b"\x89PNG")
 
 
 def same_weights(network, weights):
