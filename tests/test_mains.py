@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -73,3 +74,14 @@ def test_a_missing_extra_is_one_line_and_status_2(capsys):
         "tfhash.tried: error: not installed: no_such_package, nor_this; the extra serving of "
         "tfhash brings it\n"
     )
+
+
+def test_each_figure_of_a_table_stands_apart_from_its_name(capsys):
+    shown = dict.fromkeys(("triplet_accuracy", "class_accuracy", "precision_at100"), 0.25)
+    facts = {"method": "x", "code_length": 8, "dataset": "y", "protocol": "z", "ties": "expected"}
+    sizes = {"split_fingerprint": "0", "query_count": 1, "database_size": 1}
+    more = {"map": 0.5, "map_at5000": 0.5, "precision_radius2": 0.5}
+    mains.print_table(facts | sizes | shown | more)
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 6
+    assert all(re.fullmatch(r"  \S.* 0\.\d{4}", row) for row in rows), rows

@@ -56,7 +56,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     names = {
         "precision_at100": "precision@100",
         "triplet_accuracy": "triplet accuracy, chance .5",
-        "class_accuracy": "accuracy of the class stream",
+        "class_accuracy": "class stream, accuracy",
     }
     rows += [(name, metrics[key]) for key, name in names.items() if key in metrics]
     rows += [
