@@ -13,7 +13,7 @@ from tfhash.spaces import FeatureSpace, PixelSpace, Standardise
 
 @pytest.fixture(scope="module")
 def pixels():
-    return PixelSpace(DeepSettings(), gan_size=16, width=4, seed=0)
+    return PixelSpace(DeepSettings(), image_size=16, gan_size=16, width=4, seed=0)
 
 
 def test_synthetic_images_stay_in_range_and_come_back_as_0_to_255(pixels):
@@ -21,6 +21,30 @@ def test_synthetic_images_stay_in_range_and_come_back_as_0_to_255(pixels):
     synthetic = pixels.synthetic(tf.constant([-1e6, 0.0, 1e6]))
     np.testing.assert_allclose(synthetic, [-1, 0, 1])
     np.testing.assert_allclose(pixels.to_hash(synthetic), [0, 127.5, 255])
+
+
+def test_h_gets_synthetic_images_as_large_as_real_ones():
+    """A grey image stays grey, and so does the mean of any image, within a grey level."""
+    space = PixelSpace(DeepSettings(), image_size=48, gan_size=16, width=4, seed=0)
+    grey = space.to_hash(tf.zeros((2, 16, 16, 3)))
+    assert grey.shape == (2, 48, 48, 3)
+    np.testing.assert_allclose(grey, np.full(grey.shape, 127.5), rtol=1e-6)
+    noise = tf.constant(np.random.default_rng(0).uniform(-1, 1, (1, 16, 16, 3)), tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(noise)
+        enlarged = space.to_hash(noise)
+        mean = tf.reduce_mean(enlarged)
+    assert abs(mean - (tf.reduce_mean(noise) + 1) * 127.5) < 1
+    assert (tape.gradient(mean, noise).numpy() > 0).all()
+
+
+def test_without_weights_a_judge_sees_synthetic_images_as_g_made_them():
+    """Real ones are made as small; neither is made small twice."""
+    space = PixelSpace(DeepSettings(), image_size=48, gan_size=16, width=4, seed=0)
+    synthetic = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(space.describe(synthetic), synthetic.reshape(2, -1))
+    real = np.full((2, 48, 48, 3), 255, np.uint8)
+    np.testing.assert_allclose(space.describe(real), np.ones((2, 16 * 16 * 3)), atol=1e-6)
 
 
 def test_a_residual_generator_that_decodes_0_answers_x(pixels):
@@ -48,7 +72,8 @@ def test_descriptions_are_float32_under_mixed_precision(monkeypatch):
     backbone = keras.Sequential([keras.Input((16, 16, 3)), *of_backbone])
     assert backbone(tf.zeros((1, 16, 16, 3))).dtype == tf.bfloat16
     monkeypatch.setattr(spaces, "build_backbone", lambda settings, frozen: backbone)
-    space = PixelSpace(DeepSettings(weights="given.npz"), gan_size=16, width=4, seed=0)
+    settings = DeepSettings(weights="given.npz")
+    space = PixelSpace(settings, image_size=16, gan_size=16, width=4, seed=0)
     for items in (np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 16, 16, 3), np.float32)):
         described = space.describe(items)
         assert described.dtype == np.float32 and described.shape == (3, 2)
@@ -75,19 +100,19 @@ def test_components_are_uncorrelated_with_mean_variance_1():
 
 def test_features_need_weights_and_possible_components(tmp_path):
     with pytest.raises(UserError, match="--weights"):
-        FeatureSpace(DeepSettings(), 16, 4, 0)
+        FeatureSpace(DeepSettings(), 16, 16, 4, 0)
 
 
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_a_discriminator_of_source_and_class_for_each_size(side):
-    space = PixelSpace(DeepSettings(), gan_size=side, width=4, seed=0)
+    space = PixelSpace(DeepSettings(), image_size=16, gan_size=side, width=4, seed=0)
     source, classes = space.source_class_discriminator(5, True, 0.0)(space.example(2))
     assert (source.shape, classes.shape) == ((2,), (2, 5))
 
 
 def test_its_weights_follow_from_the_seed():
     def kernels(seed):
-        space = PixelSpace(DeepSettings(), gan_size=16, width=4, seed=seed)
+        space = PixelSpace(DeepSettings(), image_size=16, gan_size=16, width=4, seed=seed)
         network = space.source_class_discriminator(5, False, 0.0)
         network(space.example(1))
         return network.get_weights()

@@ -174,6 +174,32 @@ def test_a_shifted_and_mirrored_copy_is_a_copy_where_g_learned_from_such():
     assert nearest_real(augmented, copy)[0] == [[3]]
 
 
+def test_of_too_many_views_shifts_are_passed_over_first_and_images_later():
+    """4 images of 5 x 5 shifts and 2 flips: 200 views. 8 are each image and its mirror image, so
+    an unshifted copy of any image is found, and a shifted one is not at 0."""
+    images = np.random.default_rng(4).integers(0, 256, (4, 6, 6, 3)).astype(np.uint8)
+    labels = np.eye(2, dtype=np.uint8)[np.arange(4) % 2]
+    splits = make_splits((), range(2), (), range(2, 4))
+    real = real_images(images, labels, splits, FlipAndShift(True, 2))
+    shifted = np.pad(images[3], ((0, 1), (0, 0), (0, 0)), mode="edge")[None, 1:]
+    for copy, most, at_0 in (
+        (images[3:, :, ::-1], 200, True),
+        (images[3:, :, ::-1], 8, True),
+        (shifted, 200, True),
+        (shifted, 8, False),
+    ):
+        positions, distances = nearest_real(real, copy, most_views=most)
+        assert positions == [[3]] and (distances < 1e-3) == at_0
+
+
+def test_labelled_images_are_searched_before_unlabelled_ones():
+    """Of ten images with one view each four are labelled; those are the four of most_views."""
+    positions, _ = nearest_real(line(), on_a_line(*range(0, 100)), most_views=4)
+    assert set(positions.ravel()) == {0, 1, 2, 3}
+    positions, _ = nearest_real(line(), on_a_line(*range(0, 100)), most_views=6)
+    assert {0, 1, 2, 3} < set(positions.ravel()) and len(set(positions.ravel())) == 6
+
+
 def test_as_many_views_as_asked_for_are_looked_at():
     looked_at = []
 

@@ -22,6 +22,7 @@ from tfhash.deep import DeepHasher, LearningData
 from tfhash.errors import UserError
 from tfhash.gan_stage import GANStage
 from tfhash.hasher import Run, setting
+from tfhash.networks.features import weights_digest
 from tfhash.networks.generators import IMAGE_SIZES
 from tfhash.spaces import SPACES
 
@@ -105,7 +106,7 @@ class GANHasher(DeepHasher):
         config = self.config
         with self.strategy.scope():
             self.space = SPACES[config.space](
-                self.settings, config.gan_size, config.gan_width, self.seed
+                self.settings, self.image_size, config.gan_size, config.gan_width, self.seed
             )
             hidden = (config.hidden_units,) if config.hidden_units else ()
             self.hash_network = self.space.hash_network(self.code_length, hidden, config.dropout)
@@ -147,7 +148,10 @@ class GANHasher(DeepHasher):
         return self.train(stage, batches, self.settings.steps, run, checkpoints, [log])
 
     def compile(self, stage: GANStage) -> GANStage:
-        """Gives the stage its optimizers: SGD or AdamW for "hash", Adam for each other one."""
+        """Gives the stage its optimizers: SGD or AdamW for "hash", Adam for each other one.
+
+        Adam also for G in the second stage, for which DSH-GANs may mean SGD (section 4.2).
+        """
         config = self.config
         with self.strategy.scope():
             optimizers = {}
@@ -187,6 +191,8 @@ class GANHasher(DeepHasher):
         if self.config.space == "features":
             names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
+        if self.config.space == "features":
+            chosen["backbone_weights"] = weights_digest(self.space.backbone)
         listed = data.listed
         return {
             "split_fingerprint": data.splits.fingerprint,

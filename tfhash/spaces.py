@@ -23,16 +23,20 @@ from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_layer import HashNetwork
 
 DISCRIMINATORS = ("joint", "siamese")
+DESCRIBED = 64  # images at a time: vgg19's first layers take 26 MB of each
 
 
 class PixelSpace:
-    """G and D on images of gan_size px in [-1, 1], H on images as they come.
+    """G and D on images of gan_size px in [-1, 1], H on images of image_size px.
 
     width: filters of the narrowest convolution of G and D.
     """
 
-    def __init__(self, settings: DeepSettings, gan_size: int, width: int, seed: int):
+    def __init__(
+        self, settings: DeepSettings, image_size: int, gan_size: int, width: int, seed: int
+    ):
         self.settings = settings
+        self.image_size = image_size
         self.gan_size = gan_size
         self.width = width
         self.seed = seed
@@ -58,18 +62,28 @@ class PixelSpace:
         return tf.tanh(decoded if x is None else decoded + tf.atanh(0.98 * x))
 
     def to_hash(self, synthetic: tf.Tensor) -> tf.Tensor:
-        """[-1, 1] -> [0, 255]; the backbone resizes. Differentiable."""
-        return (synthetic + 1.0) * 127.5
+        """[n, gan_size, gan_size, 3] in [-1, 1] -> [0, 255], as large as real images.
+
+        Differentiable. Were they of another size, H could tell them from real ones by it, and a
+        backbone that takes images as they come would see another scale.
+        """
+        images = (synthetic + 1.0) * 127.5
+        if self.gan_size == self.image_size:
+            return images
+        return tf.image.resize(images, (self.image_size, self.image_size), antialias=True)
 
     def describe(self, x: np.ndarray) -> np.ndarray:
         """What a judge of classes looks at, float32 [n, d]; x in [0, 255], or synthetic floats.
 
         The features of the backbone as its weights file has it; without one, the pixels.
         """
-        x = tf.cast(x, tf.float32) if x.dtype == np.uint8 else self.to_hash(x)
+        real = x.dtype == np.uint8
         if self._judge_backbone is None:
-            return tf.reshape(self.to_gan(x), [len(x), -1]).numpy()
-        return tf.cast(self._judge_backbone(x, training=False), tf.float32).numpy()
+            return tf.reshape(self.to_gan(x) if real else x, [len(x), -1]).numpy()
+        parts = [x[start : start + DESCRIBED] for start in range(0, len(x), DESCRIBED)]
+        images = (tf.cast(part, tf.float32) if real else self.to_hash(part) for part in parts)
+        described = [self._judge_backbone(part, training=False) for part in images]
+        return tf.cast(tf.concat(described, axis=0), tf.float32).numpy()
 
     def pictures(self, x: np.ndarray, *synthetic: np.ndarray) -> list[np.ndarray]:
         """x uint8 [n, S, S, 3] and synthetic images -> uint8, all of gan_size px."""
@@ -125,7 +139,9 @@ class FeatureSpace:
     the mirror image's are a second view, which is this space's augmentation.
     """
 
-    def __init__(self, settings: DeepSettings, gan_size: int, width: int, seed: int):
+    def __init__(
+        self, settings: DeepSettings, image_size: int, gan_size: int, width: int, seed: int
+    ):
         if settings.weights is None:
             raise UserError("--weights: none; features of a frozen backbone need trained weights")
         self.settings = settings

@@ -33,11 +33,11 @@ FromLabels = Callable[[np.ndarray], np.ndarray]  # multi-hot uint8 [m, C] -> m i
 
 @dataclass(frozen=True)
 class RealImages:
-    """What G learned from, and how it is looked at.
+    """What G may learn from, validation images included, and how it is looked at.
 
     inputs: [n, views, ...] of a whole image set; labels: multi-hot uint8 [n, C]; augment: as G's
-    batches were; describe: items, real or synthetic, [m, ...] -> float32 [m, d]; seed: of what is
-    random in the measures.
+    batches were, or less; describe: items, real or synthetic, [m, ...] -> float32 [m, d]; seed: of
+    what is random in the measures.
     """
 
     inputs: np.ndarray
@@ -65,9 +65,9 @@ class RealImages:
         parts = range(0, len(items), CHUNK)
         return np.concatenate([self.describe(items[start : start + CHUNK]) for start in parts])
 
-    def every_view(self, positions: np.ndarray) -> np.ndarray:
+    def every_view(self, positions: np.ndarray, shifts: bool = True) -> np.ndarray:
         """Descriptions of all that augmentation can make of images: float32 [m, views, d]."""
-        views = every_view(self.inputs[positions], self.augment)
+        views = every_view(self.inputs[positions], self.augment, shifts)
         return self.described(views.reshape(-1, *views.shape[2:])).reshape(*views.shape[:2], -1)
 
 
@@ -129,7 +129,7 @@ class ClassJudge:
 def nearest_real(
     real: RealImages, synthetic: np.ndarray, *, count: int = 1, most_views: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` learned-from images nearest to each synthetic one, and how near they are.
+    """The `count` real images nearest to each synthetic one, and how near they are.
 
     synthetic [m, ...] -> positions int64 [m, count], and distances float [m, count], ascending,
     over the median distance from a real image to the nearest other one. So the median of the first
@@ -140,15 +140,14 @@ def nearest_real(
     many; above 1 the images may be new, or bad; and a median does not see a few copies, so look at
     the synthetic images with the least distance.
 
-    most_views: as many views of real images are looked at, of random ones. Copies of others go
-    unseen, so give it only where all of them take too long. Distances are NaN or inf where the
-    median to divide by is 0, since most real images are there twice.
+    most_views: of real images that are looked at. Where there are more, shifts are passed over, so
+    that a shifted copy is only near; where there still are, so are unlabelled images, at random,
+    and what is a copy of them goes unseen. Distances are NaN or inf where the median to divide by
+    is 0, since most real images are there twice.
     """
     rng = real.rng()
-    pool = learnable(real.splits)
-    views = real.every_view(pool[:1]).shape[1]
-    if most_views is not None and len(pool) * views > most_views:
-        pool = rng.choice(pool, max(most_views // views, count + 1), replace=False)
+    pool, shifts = _searched(real, count, most_views, rng)
+    views = real.every_view(pool[:1], shifts).shape[1]
     probes = rng.choice(pool, min(PROBES, len(pool)), replace=False)
     sought = np.concatenate([real.described(synthetic), real.augmented(probes, rng)])
     itself = np.concatenate([np.full(len(synthetic), -1), probes])
@@ -157,7 +156,7 @@ def nearest_real(
     step = max(CHUNK // views, 1)
     for start in range(0, len(pool), step):
         part = pool[start : start + step]
-        to_views = euclidean_distances(sought, np.concatenate(real.every_view(part)))
+        to_views = euclidean_distances(sought, np.concatenate(real.every_view(part, shifts)))
         to_part = to_views.reshape(len(sought), len(part), views).min(axis=2)
         to_part[itself[:, None] == part] = np.inf
         distances = np.concatenate([distances, to_part], axis=1)
@@ -168,6 +167,21 @@ def nearest_real(
     of_synthetic, of_probes = np.split(distances, [len(synthetic)])
     with np.errstate(divide="ignore", invalid="ignore"):
         return positions[: len(synthetic)], of_synthetic / np.median(of_probes[:, 0])
+
+
+def _searched(
+    real: RealImages, count: int, most_views: int | None, rng: np.random.Generator
+) -> tuple[np.ndarray, bool]:
+    """Positions of the images that are searched, more than `count`, and whether at all shifts."""
+    pool = learnable(real.splits)
+    for shifts in (True, False):
+        views = real.every_view(pool[:1], shifts).shape[1]
+        if most_views is None or len(pool) * views <= most_views:
+            return pool, shifts
+    labelled = real.splits.labelled
+    others = np.setdiff1d(pool, labelled)
+    pool = np.concatenate([rng.permutation(part) for part in (labelled, others)])
+    return pool[: max(most_views // views, count + 1)], False
 
 
 def diversity(real: RealImages, synthesise: FromLabels) -> float | None:
@@ -196,18 +210,19 @@ def diversity(real: RealImages, synthesise: FromLabels) -> float | None:
     return float(np.mean(ratios)) if ratios else None
 
 
-def every_view(inputs: np.ndarray, augment: Augment) -> np.ndarray:
+def every_view(inputs: np.ndarray, augment: Augment, shifts: bool = True) -> np.ndarray:
     """All that `augment` can make of items: [n, views, ...] -> [n, more views, ...].
 
-    Of images, all shifts and flips; of anything else, the views that are stored.
+    Of images, all shifts, unless these are passed over, and flips; of anything else, the views that
+    are stored.
     """
     if not isinstance(augment, FlipAndShift):
         return inputs
-    images, shift = inputs[:, 0], augment.shift
+    images, shift = inputs[:, 0], augment.shift if shifts else 0
     height, width = images.shape[1:3]
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
-    shifts = range(2 * shift + 1)
-    views = [padded[:, y : y + height, x : x + width] for y in shifts for x in shifts]
+    starts = range(2 * shift + 1)
+    views = [padded[:, y : y + height, x : x + width] for y in starts for x in starts]
     if augment.flip:
         views += [view[:, :, ::-1] for view in views]
     return np.stack(views, axis=1)

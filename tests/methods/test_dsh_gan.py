@@ -149,7 +149,12 @@ def test_it_learns_encodes_saves_and_loads(name, tmp_path, request):
     learned = request.getfixturevalue(name)
     facts, images = learned.facts, learned.image_set.images
     assert json.loads(json.dumps(facts)) == facts
-    assert all(np.isfinite(value) for value in facts["stage1_gauges"].values())
+    on_synthetic = {"gauge/class_synthetic"} if name == "learned_one" else set()
+    on_real = {"gauge/class_real"} if name == "learned_one" else set()
+    assert set(facts["stage1_gauges"]) == on_synthetic | on_real
+    assert set(facts["stage2_gauges"]) == on_synthetic
+    assert {"nearest_distance", "diversity", "class_accuracy"} < set(facts)
+    assert facts["nearest_distance"] > 0 and facts["diversity"] > 0
     packed = learned.hasher.encode(images)
     assert packed.shape == (IMAGES, 2) and packed.dtype == np.uint8
     learned.hasher.save(tmp_path)
@@ -186,6 +191,37 @@ def test_tensorboard_has_synthetic_images_by_class(name, stage, request):
     width, height, png = events.Tensors("synthetic_by_class")[0].tensor_proto.string_val[:3]
     assert (int(width), int(height)) == (8 * 18 - 2, CLASSES * 18 - 2)
     assert png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("learned_one", ["synthetic_by_class", "nearest_real"]),
+        ("learned_several", ["synthetic_by_class", "synthetic_label_sets", "nearest_real"]),
+    ],
+)
+def test_it_draws_figures_7_and_8_and_the_nearest_real_images(name, names, tmp_path, request):
+    learned = request.getfixturevalue(name)
+    drawn = learned.hasher.draw(learned.image_set, learned.splits, tmp_path)
+    assert drawn == [tmp_path / f"{figure}.png" for figure in names]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in drawn)
+
+
+def test_the_class_accuracy_is_that_of_queries_of_learned_classes(one_label, tmp_path):
+    """Of the queries those of classes 0 and 1 are judged; where none is of these, nothing is."""
+    image_set, parts = one_label
+    classes = image_set.labels.argmax(axis=1)
+    seen = {part: positions[classes[positions] < 2] for part, positions in vars(parts).items()
+            if part in ("labelled", "validation", "unlabelled")}  # fmt: skip
+    splits_of_two = dataclasses.replace(parts, **seen)
+    learned = learn(make(changed(real_fraction=1.0)), image_set, splits_of_two, tmp_path / "a")
+    query = parts.query[classes[parts.query] < 2]
+    logits = learned.hasher.networks["streams"](image_set.images[query].astype(np.float32))[2]
+    expected = np.mean(logits.numpy().argmax(axis=1) == classes[query])
+    assert learned.facts["class_accuracy"] == pytest.approx(expected)
+    unseen = dataclasses.replace(splits_of_two, query=parts.query[classes[parts.query] >= 2])
+    learned = learn(make(changed(real_fraction=1.0)), image_set, unseen, tmp_path / "b")
+    assert "class_accuracy" not in learned.facts
 
 
 def same_weights(network, weights):
@@ -226,8 +262,10 @@ def test_no_unlabelled_images_are_allowed_and_said(one_label, learned_one, tmp_p
     image_set, parts = one_label
     alone = dataclasses.replace(parts, unlabelled=parts.unlabelled[:0])
     line = "dsh_gan: no unlabelled images; G and D learn from the labelled ones alone\n"
-    assert line in learn(make(), image_set, alone, tmp_path).printed
+    assert line in learn(make(), image_set, alone, tmp_path / "a").printed
     assert line not in learned_one.printed
+    none_a_batch = dataclasses.replace(SETTINGS, unlabelled_batch_size=0)
+    assert line in learn(make(settings=none_a_batch), image_set, parts, tmp_path / "b").printed
 
 
 def test_a_class_may_have_one_image(tmp_path):
@@ -268,6 +306,13 @@ def test_a_users_own_triplets_are_refused(one_label, tmp_path):
     listed = dataclasses.replace(image_set, triplets=np.array([[0, 4, 1]]))
     with pytest.raises(UserError, match="--triplets_csv: not with --method=dsh_gan"):
         make().learn(listed, parts, Run(tmp_path))
+
+
+def test_sampled_triplets_need_real_positives(one_label, tmp_path):
+    sampled = dataclasses.replace(SETTINGS, triplets="sampled")
+    with pytest.raises(UserError, match="--triplets=sampled: .* --dsh_gan.real_fraction"):
+        make(settings=sampled).learn(*one_label, Run(tmp_path / "a"))
+    make(changed(real_fraction=0.5), sampled).learn(*one_label, Run(tmp_path / "b"))
 
 
 def make_batches(hasher, images, stage):
@@ -332,6 +377,23 @@ def test_the_encoder_and_embed_agree_in_feature_space(several_labels, weights, t
     images = image_set.images[:20]
     direct = hasher.encoder.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(hasher.embed(images), direct, atol=1e-5)
+
+
+def test_in_feature_space_a_kept_stage_1_knows_the_weights(several_labels, weights, tmp_path):
+    """The same file under another name will do, other weights will not."""
+    image_set, parts = several_labels
+    data = LearningData(image_set.images[:, None], image_set.labels, parts)
+    with np.load(weights) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "same.npz", **arrays)
+    np.savez(tmp_path / "other.npz", **{name: array + 0.1 for name, array in arrays.items()})
+
+    def decides(path):
+        settings = dataclasses.replace(SETTINGS, weights=str(path))
+        return make(changed(space="features"), settings)._deciding_for_stage_1(data)
+
+    assert decides(tmp_path / "same.npz") == decides(weights)
+    assert decides(tmp_path / "other.npz") != decides(weights)
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,45 @@ def test_terms_of_stage_1_by_loops(several, minimax, unlabelled):
         np.testing.assert_allclose(terms[term], value, rtol=1e-5, err_msg=term)
 
 
+def make_stage_1_as_trained(seed=0):
+    """With batch normalisation in G and D, and with dropout in D."""
+    trunk = [keras.layers.Dense(5), keras.layers.BatchNormalization(momentum=0.0)]
+    discriminator = SourceClassDiscriminator(trunk, CLASSES, 0.5, 0)
+    discriminator(tf.zeros((1, ITEM)))
+    networks = {"generator": make_generator(True), "discriminator": spread(discriminator, 2)}
+    stage = SemiSupervisedGAN(networks, TinySpace(), DSHGANConfig(), several=False, seed=seed)
+    return compiled(stage)
+
+
+def test_stage_1_drops_units_of_d_by_seed_and_step():
+    batch = make_batch()
+    first, same, other = (
+        float(make_stage_1_as_trained(seed).gradients(batch)[1]["discriminator"])
+        for seed in (0, 0, 1)
+    )
+    assert first == same != other
+    stage = make_stage_1_as_trained()
+    stage.optimizer.iterations.assign(1)
+    assert float(stage.gradients(batch)[1]["discriminator"]) != first
+
+
+def test_stage_1_normalises_real_and_synthetic_items_together():
+    """Without momentum the statistics of D are those of its last batch: both halves at once."""
+    stage, batch = make_stage_1_as_trained(), make_batch()
+    before = [np.copy(v) for v in stage.generator.non_trainable_variables]
+    stage.gradients(batch)
+    real = tf.reshape(tf.concat([batch["images"], batch["unlabelled"]], 1), (-1, ITEM))
+    labels = tf.pad(batch["labels"], [[0, 0], [0, UNLABELLED], [0, 0]])
+    made_of = tf.reshape(tf.concat([labels, batch["noise"]], -1), (-1, CLASSES + NOISE))
+    synthetic = tf.tanh(stage.generator(made_of, training=True))
+    dense, normalisation = stage.discriminator.trunk.layers
+    hidden = dense(tf.concat([2 * real, synthetic], 0)).numpy()
+    np.testing.assert_allclose(normalisation.moving_mean, hidden.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(normalisation.moving_variance, hidden.var(axis=0), rtol=1e-4)
+    after = stage.generator.non_trainable_variables
+    assert all((a != b).all() for a, b in zip(before, map(np.copy, after), strict=True))
+
+
 def loop_over_stage_2(stage, batch, several, minimax, margin):
     """Eq. 3, 4 and 7 triplet by triplet; what replaces a synthetic image brings its own label."""
     replaced = stage._replaced(batch["triplets"]).numpy()

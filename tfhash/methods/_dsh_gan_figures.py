@@ -32,24 +32,32 @@ def draw_by_class(
     each stands the image with the nearest features, and the figure says so.
     """
     rng = real.rng()
-    pool, labelled = learnable(real.splits), real.splits.labelled
-    classes = np.flatnonzero(real.labels[labelled].any(axis=0))
-    rows = np.linspace(0, len(classes) - 1, min(MOST_CLASSES, len(classes)))
-    classes = classes[rows.astype(int)]
+    pool = learnable(real.splits)
+    classes, of_synthetic = labels_by_class(real.labels, real.splits.labelled, COLUMNS, rng)
     members = [pool[real.labels[pool, class_] == 1] for class_ in classes]
     shown = min(COLUMNS, *map(len, members))
     chosen = np.concatenate([rng.choice(of_class, shown, replace=False) for of_class in members])
-    models = [
-        rng.choice(labelled[real.labels[labelled, class_] == 1], COLUMNS) for class_ in classes
-    ]
-    synthetic = synthesise(real.labels[np.concatenate(models)])
-    halves = space.pictures(real.inputs[chosen, 0], synthetic)
+    halves = space.pictures(real.inputs[chosen, 0], synthesise(of_synthetic))
     figures.synthetic_by_class(
         *(half.reshape(len(classes), -1, *half.shape[1:]) for half in halves),
         path,
         class_names=[class_names[class_] for class_ in classes],
         titles=("real images", _title(space)),
     )
+
+
+def labels_by_class(
+    labels: np.ndarray, labelled: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Classes that labelled images have, and for each the labels of `count` of these images.
+
+    Of more than MOST_CLASSES classes as many, evenly spread: int64 [c], multi-hot [c count, C].
+    """
+    classes = np.flatnonzero(labels[labelled].any(axis=0))
+    rows = np.linspace(0, len(classes) - 1, min(MOST_CLASSES, len(classes)))
+    classes = classes[rows.astype(int)]
+    models = [rng.choice(labelled[labels[labelled, class_] == 1], count) for class_ in classes]
+    return classes, labels[np.concatenate(models)]
 
 
 def draw_label_sets(

@@ -20,7 +20,12 @@ from tfhash.deep import LearningData
 from tfhash.errors import UserError
 from tfhash.gan_hashing import GANConfig, GANHasher
 from tfhash.hasher import Run, setting
-from tfhash.methods._dsh_gan_figures import draw_by_class, draw_label_sets, draw_nearest
+from tfhash.methods._dsh_gan_figures import (
+    draw_by_class,
+    draw_label_sets,
+    draw_nearest,
+    labels_by_class,
+)
 from tfhash.methods._dsh_gan_stage import HashStage, SemiSupervisedGAN, right, synthesise
 from tfhash.networks.streams import Streams
 from tfhash.synthetic_quality import ClassJudge, RealImages, diversity, nearest_real
@@ -94,7 +99,12 @@ class DSHGAN(GANHasher):
             )
         if image_set.triplets is not None:
             raise UserError("--triplets_csv: not with --method=dsh_gan; it makes its own of labels")
-        if not len(splits.unlabelled):
+        if self.settings.triplets == "sampled" and not self.config.real_fraction:
+            raise UserError(
+                "--triplets=sampled: chooses among real positives; with --method=dsh_gan allowed "
+                "where --dsh_gan.real_fraction is above 0"
+            )
+        if not len(splits.unlabelled) or not self.settings.unlabelled_batch_size:
             print("dsh_gan: no unlabelled images; G and D learn from the labelled ones alone")
         inputs = self.space.inputs(image_set.images, learnable(splits))
         data = LearningData(inputs, image_set.labels, splits)
@@ -113,12 +123,10 @@ class DSHGAN(GANHasher):
         stage = self._stage(HashStage, self._of_stage_2(), several)
         facts["stage2_seconds"] = self.train_hash(stage, data, gauges, pictures, run)
         if self.config.synthesises:
+            facts["stage2_gauges"] = gauges()
             facts |= self._quality(real)
         if self.config.classification:
-            query = splits.query
-            logits = self._classify(inputs[query, 0])
-            labels = tf.constant(image_set.labels[query], tf.float32)
-            facts["class_accuracy"] = float(tf.reduce_mean(right(logits, labels, several)))
+            facts |= self._class_accuracy(inputs, image_set.labels, splits, several)
         return facts
 
     def _build(self, class_count: int) -> None:
@@ -181,18 +189,28 @@ class DSHGAN(GANHasher):
         streams = self.networks["streams"]
         return tf.concat([streams(tf.cast(part, tf.float32))[2] for part in parts], 0)
 
+    def _class_accuracy(
+        self, inputs: np.ndarray, labels: np.ndarray, splits: RetrievalSplits, several: bool
+    ) -> dict[str, float]:
+        """That of the classification stream on queries with a class that it learned; {} if none."""
+        learned = labels[splits.labelled].any(axis=0)
+        query = splits.query[labels[splits.query][:, learned].any(axis=1)]
+        if not len(query):
+            return {}
+        hits = right(self._classify(inputs[query, 0]), tf.cast(labels[query], tf.float32), several)
+        return {"class_accuracy": float(tf.reduce_mean(hits))}
+
     def _gauges(self, judge: ClassJudge) -> Callable[[], dict[str, float]]:
         return lambda: judge.on_synthetic(self.synthesise)
 
     def _pictures(self, data: LearningData) -> Callable[[], dict[str, np.ndarray]]:
         """What draws PICTURED synthetic images of each class, a row a class."""
-        classes = np.eye(data.labels.shape[1], dtype=np.float32)
-        known = np.flatnonzero(data.labels[data.splits.labelled].any(axis=0))
+        rng = np.random.Generator(np.random.PCG64([self.seed, 79]))
+        classes, labels = labels_by_class(data.labels, data.splits.labelled, PICTURED, rng)
 
         def draw() -> dict[str, np.ndarray]:
-            images = self.synthesise(np.repeat(classes[known], PICTURED, axis=0))
-            _, pictures = self.space.pictures(data.inputs[:1, 0], images)
-            rows = pictures.reshape(len(known), PICTURED, *pictures.shape[1:])
+            _, pictures = self.space.pictures(data.inputs[:1, 0], self.synthesise(labels))
+            rows = pictures.reshape(len(classes), PICTURED, *pictures.shape[1:])
             return {"synthetic_by_class": figures.image_grid(list(rows))}
 
         return draw
@@ -208,18 +226,19 @@ class DSHGAN(GANHasher):
     def _backbone_describes(self) -> bool:
         return self.config.space == "pixels" and bool(self.settings.weights)
 
-    def _nearest(self, real: RealImages, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _nearest(self, real: RealImages) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """SAMPLES synthetic items of labels that images have, and `nearest_real` of them."""
         labelled = real.rng().choice(real.splits.labelled, SAMPLES)
         synthetic = self.synthesise(real.labels[labelled], salt=2)
         most = MOST_VIEWS_OF_BACKBONE if self._backbone_describes() else MOST_VIEWS
-        return synthetic, *nearest_real(real, synthetic, count=count, most_views=most)
+        return synthetic, *nearest_real(real, synthetic, count=3, most_views=most)
 
     def _quality(self, real: RealImages) -> dict[str, float]:
         """Does G copy, and does it make more than one image of each class? What can be said."""
-        _, _, distances = self._nearest(real, 1)
+        self._shown = (real, *self._nearest(real))
+        *_, distances = self._shown
         measured = {
-            "nearest_distance": float(np.median(distances)),
+            "nearest_distance": float(np.median(distances[:, 0])),
             "diversity": diversity(real, self.synthesise),
         }
         return {k: v for k, v in measured.items() if v is not None and np.isfinite(v)}
@@ -227,12 +246,11 @@ class DSHGAN(GANHasher):
     def draw(self, image_set: ImageSet, splits: RetrievalSplits, directory: Path) -> list[Path]:
         """Fig. 7, Fig. 8 where a label set holds another, and the nearest real images.
 
-        All of them show G as stage 2 left it.
+        All of them show G as `learn` left it.
         """
         if not self.config.synthesises:
             return []
-        inputs = self.space.inputs(image_set.images, learnable(splits))
-        real = self._real_images(inputs, image_set, splits)
+        real, *nearest_of_synthetic = self._shown
         by_class, label_sets, nearest = (
             directory / f"{name}.png"
             for name in ("synthetic_by_class", "synthetic_label_sets", "nearest_real")
@@ -240,5 +258,5 @@ class DSHGAN(GANHasher):
         names = image_set.class_names
         draw_by_class(self.space, self.synthesise, real, names, by_class)
         drew_label_sets = draw_label_sets(self.space, self.synthesise, real, names, label_sets)
-        draw_nearest(self.space, real, *self._nearest(real, 3), nearest)
+        draw_nearest(self.space, real, *nearest_of_synthetic, nearest)
         return [by_class, *([label_sets] if drew_label_sets else []), nearest]

@@ -29,6 +29,14 @@ def fingerprint(network: keras.Model, images: np.ndarray) -> str:
     return digest.hexdigest()[:32]
 
 
+def weights_digest(network: keras.Model) -> str:
+    """16 hexadecimal digits of the network's weights."""
+    digest = hashlib.sha256()
+    for weight in network.weights:
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
+    return digest.hexdigest()[:16]
+
+
 def _structure(network: keras.Model) -> str:
     """The network's JSON with its layers by number: Keras counts names up within a process."""
     structure = network.to_json()
