@@ -51,7 +51,7 @@ class GANConfig:
     gan_size: int = setting(32, "side in px of the images of G and D: 16, 32 or 64")
     gan_width: int = setting(64, "filters (units) of the narrowest layer of G and D")
     noise_size: int = setting(100, "length of the noise z")
-    discriminator_batch_norm: bool = setting(True, "batch normalisation in D")
+    discriminator_batch_norm: bool = setting(True, "batch normalisation in D (pixels)")
     discriminator_dropout: float = setting(0.0, "dropout in D, on what its trunk answers")
     hash_optimizer: str = setting("sgd", "optimizer of H: sgd (momentum .9) or adamw")
     hash_learning_rate: float = setting(1e-4, "learning rate of H")
