@@ -154,11 +154,11 @@ def test_two_lines_of_one_title_by_labelled_images_are_told_apart(drawn):
 
 
 def test_map_by_the_part_of_synthetic_images(drawn):
-    """real_fraction .1 is 90 % synthetic; a line a code length."""
+    """real_fraction .1 is 90 % synthetic; a line a code length. Variants say the fraction too."""
     runs = [
         run_of(
             "dsh_gan",
-            None,
+            "real_0.1" if fraction else None,
             code_length=k,
             map=k / 100 - fraction,
             flags={"dsh_gan.real_fraction": fraction},
@@ -172,6 +172,21 @@ def test_map_by_the_part_of_synthetic_images(drawn):
         "12 bits": {100: [0.12], 90: [pytest.approx(0.02)]},
         "24 bits": {100: [0.24], 90: [pytest.approx(0.14)]},
     }
+
+
+@pytest.mark.parametrize("joined", ["{}", "without_classification_{}", "{}_vgg19"])
+def test_each_variant_has_its_own_figure_of_fractions(drawn, joined):
+    """Beside runs of the paper's main method: of the same fractions, but of other flags."""
+    runs = []
+    for fraction in (0.0, 0.25, 1.0):
+        name = f"real_{fraction:g}" if fraction else ""
+        for variant, other in ((name, 0), (joined.format(name).strip("_"), 1)):
+            flags = {"dsh_gan.real_fraction": fraction, "other": other}
+            runs.append(run_of("dsh_gan", variant or None, map=other + fraction, flags=flags))
+    draw(runs)
+    found = [lines["48 bits"] for path, (lines, _) in drawn.items() if "map_by_synthetic" in path]
+    found.sort(key=lambda line: line[100])
+    assert found == [{100: [0], 75: [0.25], 0: [1]}, {100: [1], 75: [1.25], 0: [2]}]
 
 
 def test_files_are_written_where_the_answer_says(tmp_path):

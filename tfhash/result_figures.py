@@ -17,6 +17,8 @@ DEFAULT_BITS = 48  # of the papers' curves
 REAL_FRACTION = "dsh_gan.real_fraction"
 
 _FEATURES = ("cnn", "gist", "bow", "pixels")  # told by the dash; all else by colour and marker
+# The name of the fraction in a variant, with what joins it to the rest.
+_REAL = re.compile(r"[ _]real_[\d.]+(?=[ _]|$)")
 _LABELLED = re.compile(r"labelled=(\d+), ")
 
 # label of a line -> number on the x axis -> the value of each repeat
@@ -97,8 +99,9 @@ def _draw_real_fractions(section: Section, folder: Path) -> Iterator[Path]:
     settings: dict[str, list[Row]] = defaultdict(list)
     for row in section.rows:
         if REAL_FRACTION in row.flags:
-            settings[_setting(row, REAL_FRACTION)].append(row)
-    labels = _labelled([rows[0] for rows in settings.values()])
+            settings[_setting(row, REAL_FRACTION, title=_of_any_fraction(row))].append(row)
+    firsts = [rows[0] for rows in settings.values()]
+    labels = _unique(list(map(_of_any_fraction, firsts)), [f"#{row.number}" for row in firsts])
     for label, rows in zip(labels, settings.values(), strict=True):
         points = {}
         for length in section.code_lengths:
@@ -191,10 +194,16 @@ def _all_have(result: Result, key: str) -> bool:
     return len(result.values(key)) == len(result.runs)
 
 
-def _setting(row: Row, *without: str) -> str:
-    """What two rows have in common that differ in nothing but these flags."""
+def _of_any_fraction(row: Row) -> str:
+    """The title of a row, without the part of its variant that names its real_fraction."""
+    words = _REAL.sub(" ", row.title).replace(" _", " ")
+    return " ".join(words.split())
+
+
+def _setting(row: Row, *without: str, title: str | None = None) -> str:
+    """What two rows have in common that differ in nothing but these flags, and in the title."""
     flags = {flag: value for flag, value in row.flags.items() if flag not in without}
-    return json.dumps([row.title, flags], sort_keys=True)
+    return json.dumps([title or row.title, flags], sort_keys=True)
 
 
 def _figure_bits(sections: Iterable[Section], bits: int | None) -> int:
