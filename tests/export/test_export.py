@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash import experiment
+from tfhash import finished_run
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export_command
@@ -180,16 +180,16 @@ def test_wrong_arguments_leave_nothing(tiny, encoder, tmp_path, changes, message
 
 
 @pytest.fixture
-def finished_run(tiny, encoder, monkeypatch):
+def run_of_encoder(tiny, encoder, monkeypatch):
     """A run folder stands for one that trained the encoder; it need not exist."""
     hasher = types.SimpleNamespace(encoder=encoder, code_length=CODE_LENGTH, image_size=SIZE)
-    monkeypatch.setattr(experiment, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
-    monkeypatch.setattr(experiment, "load", lambda model_dir: hasher)
-    monkeypatch.setattr(experiment, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
+    monkeypatch.setattr(finished_run, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
+    monkeypatch.setattr(finished_run, "load", lambda model_dir: hasher)
+    monkeypatch.setattr(finished_run, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
 
 
 def test_the_command_publishes_a_run_and_shows_how_to_load_it(
-    finished_run, monkeypatch, tmp_path, capsys
+    run_of_encoder, monkeypatch, tmp_path, capsys
 ):
     verified = []
 
@@ -213,13 +213,13 @@ def test_the_command_publishes_a_run_and_shows_how_to_load_it(
     assert printed.getvalue().startswith("[[")
 
 
-def test_without_verification_the_command_says_so(finished_run, command, monkeypatch, tmp_path):
+def test_without_verification_the_command_says_so(run_of_encoder, command, monkeypatch, tmp_path):
     def fail(*arguments):
         raise AssertionError("called in spite of --noverify")
 
     monkeypatch.setattr(verify, "verify", fail)
     monkeypatch.setattr(operations, "check", fail)
-    monkeypatch.setattr(experiment, "sample_images", fail)
+    monkeypatch.setattr(finished_run, "sample_images", fail)
     ended = command(export_command, f"--model_dir={tmp_path}", "--noverify")
     assert ended.status == 0
     assert "nothing was verified (--noverify)\n" in ended.output
@@ -232,7 +232,7 @@ def test_a_folder_without_a_finished_run_is_a_mistake_of_the_user(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_export_dir_that_is_a_file_is_a_mistake_of_the_user(finished_run, tmp_path):
+def test_an_export_dir_that_is_a_file_is_a_mistake_of_the_user(run_of_encoder, tmp_path):
     (tmp_path / "export").touch()
     with pytest.raises(UserError, match="--export_dir: "):
         export_command.export_run(tmp_path, tmp_path / "export")
