@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfhash import codes, retrieval
+from tfhash import codes
+from tfhash.evaluation import retrieval
 
 
 def read(run: Path, part: str, code_length: int, bits: int) -> tuple[np.ndarray, np.ndarray]:

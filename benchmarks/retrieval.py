@@ -1,4 +1,4 @@
-"""Times `tfhash.retrieval.evaluate` beside ranking by argsort, and beside XOR and popcount alone.
+"""Times `tfhash.evaluation.retrieval.evaluate` beside ranking by argsort, and beside XOR and popcount alone.
 
     python benchmarks/retrieval.py [--queries=1000] [--database=59000] [--bits=48]
     python benchmarks/retrieval.py --nus_wide      # 2,100 x 193,734 items, 21 labels, mAP@5000
@@ -22,7 +22,8 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tfhash import codes, retrieval
+from tfhash import codes
+from tfhash.evaluation import retrieval
 
 
 class Problem(NamedTuple):

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from tfhash import finished_run
 from tfhash.export import onnx, portable, tflite
+from tfhash.runs import finished, folder
 from tfhash.serving import HashClient
 
 INPUTS = {
@@ -98,9 +98,9 @@ def main() -> None:
     parser.add_argument("--rest", default="localhost:8501")
     parser.add_argument("--images", type=int, default=1000)
     options = parser.parse_args()
-    images = finished_run.sample_images(options.model_dir, options.images)
+    images = finished.sample_images(options.model_dir, options.images)
     files = np.array([tf.io.encode_png(image).numpy() for image in images], object)
-    hasher = finished_run.load(options.model_dir)
+    hasher = finished.load(options.model_dir)
     expected = hasher.encode(images)
     print(f"{len(images):,} images, {len(images) * hasher.code_length:,} bits")
     with HashClient(options.target) as client:

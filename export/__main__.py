@@ -12,10 +12,12 @@ from typing import Any
 
 from absl import flags, logging
 
-from tfhash import export, finished_run, mains
+from tfhash import export
+from tfhash.cli import mains
 from tfhash.errors import UserError
 from tfhash.export import onnx, portable, signatures, tflite
 from tfhash.export.verify import VerificationError
+from tfhash.runs import finished, folder
 
 NAME = "tfhash.export"
 VERIFIED_IMAGES = 256
@@ -72,7 +74,7 @@ def export_run(model_dir: Path, export_dir: Path, verified: bool = True) -> Path
     what `save` raises.
     """
     encoder, arguments = _read(model_dir, export_dir)
-    images = finished_run.sample_images(model_dir, VERIFIED_IMAGES) if verified else None
+    images = finished.sample_images(model_dir, VERIFIED_IMAGES) if verified else None
     path = export.save(encoder, **arguments, images=images, export_dir=export_dir)
     if images is None:
         print("nothing was verified (--noverify)")
@@ -101,7 +103,7 @@ def export_file(
     if not verified:
         print("nothing was compared (--noverify)")
         return path
-    images = finished_run.sample_images(model_dir, VERIFIED_IMAGES)
+    images = finished.sample_images(model_dir, VERIFIED_IMAGES)
     with tempfile.TemporaryDirectory() as folder:
         saved_model = export.save(encoder, **arguments, images=None, export_dir=folder)
         difference = portable.difference(codes(path, images), images, saved_model)
@@ -111,12 +113,12 @@ def export_file(
 
 def _read(model_dir: Path, export_dir: Path) -> tuple[Any, dict[str, Any]]:
     """The encoder of a run, and what each format wants to know about it."""
-    *_, metrics = finished_run.read(model_dir)
+    _, metrics = folder.read(model_dir)
     try:
         export_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--export_dir: {error}") from None
-    hasher = finished_run.load(model_dir)
+    hasher = finished.load(model_dir)
     return hasher.encoder, {
         "code_length": hasher.code_length,
         "image_size": hasher.image_size,

@@ -50,7 +50,7 @@ def command() -> Callable[..., Ended]:
     # Here, so that tests that start no command need not import TensorFlow.
     import keras
 
-    from tfhash import mains
+    from tfhash.cli import mains
 
     def run(module: ModuleType, *arguments: object) -> Ended:
         argv = [module.NAME, *map(str, arguments)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from tfhash import benchmark
+from tfhash.benchmark import __main__ as benchmark
 
 REPOSITORY = Path(__file__).parents[1]
 FLAGFILES = sorted((REPOSITORY / "configs").glob("*.flags"))

@@ -16,23 +16,23 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 
 # A module may import what stands before it and beside it, not what comes after it.
 CHAIN = (
-    ("tfhash.codes", "tfhash.conventions", "tfhash.losses", "tfhash.provenance"),
-    ("tfhash.retrieval",),
+    ("tfhash.codes", "tfhash.evaluation.conventions", "tfhash.losses", "tfhash.runs.provenance"),
+    ("tfhash.evaluation.retrieval",),
     ("tfhash.networks", "tfhash.data"),
-    ("tfhash.hasher",),
-    ("tfhash.deep", "tfhash.shallow"),
+    ("tfhash.hashers.base",),
+    ("tfhash.hashers.deep", "tfhash.hashers.shallow"),
     ("tfhash.methods",),
-    ("tfhash.experiment",),
-    ("tfhash.finished_run",),
+    ("tfhash.runs.experiment",),
+    ("tfhash.runs.finished",),
     ("tfhash.train", "tfhash.evaluate"),
-    ("tfhash.matrix",),
-    ("tfhash.cell_workers",),
+    ("tfhash.benchmark.matrix",),
+    ("tfhash.benchmark.workers",),
     ("tfhash.benchmark",),
 )
 
 MAINS = (
-    "tfhash.train tfhash.evaluate tfhash.benchmark tfhash.report tfhash.mains "
-    "tfhash.top_results tfhash.config_flags "
+    "tfhash.train tfhash.evaluate tfhash.benchmark tfhash.report tfhash.cli.mains "
+    "tfhash.top_results tfhash.cli.flags "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"
 )
 
@@ -48,9 +48,9 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(
-        "tfhash.codes tfhash.conventions tfhash.retrieval",
+        "tfhash.codes tfhash.evaluation.conventions tfhash.evaluation.retrieval",
         never="*",
-        but="numpy tfhash.codes tfhash.conventions",
+        but="numpy tfhash.codes tfhash.evaluation.conventions",
     ),
     Rule("tfhash.losses", never="*", but="tensorflow"),
     Rule("tfhash.errors", never="*"),
@@ -65,7 +65,7 @@ RULES = (
     Rule(
         "tfhash.serving",
         never="tfhash",
-        but="tfhash.serving tfhash.codes tfhash.errors tfhash.mains",
+        but="tfhash.serving tfhash.codes tfhash.errors tfhash.cli.mains",
     ),
     Rule(
         "tfhash", never="tfhash.export tfhash.serving", without="tfhash.export tfhash.serving"
@@ -146,21 +146,21 @@ def test_the_files_are_found():
     [
         ("tfhash.codes", "import keras"),
         ("tfhash.codes", "from tfhash.errors import UserError"),
-        ("tfhash.retrieval", "from tfhash import losses"),
+        ("tfhash.evaluation.retrieval", "from tfhash import losses"),
         ("tfhash.losses", "from tfhash.codes import pack"),
         ("tfhash.networks.backbones", "from tfhash.data import images"),
         ("tfhash.data.pipeline", "from tfhash.networks import features"),
         ("tfhash.data.pipeline", "from ..networks.features import cached_features"),
         ("tfhash.data.nus_wide.builder", "from ...deep import Stage"),
-        ("tfhash.hasher", "import tfhash.deep"),
-        ("tfhash.deep", "def late():\n    from tfhash import methods"),
+        ("tfhash.hashers.base", "import tfhash.hashers.deep"),
+        ("tfhash.hashers.deep", "def late():\n    from tfhash import methods"),
         ("tfhash.methods.itq", "from tfhash import experiment"),
         ("tfhash.methods.itq", "from tfhash.methods.lsh import LSH"),
         ("tfhash.methods.itq", "from . import lsh"),
         ("tfhash.methods.itq", "from tfhash import methods"),
-        ("tfhash.methods.itq", "from tfhash.methods._ssgah_stage import SSGAHStage"),
-        ("tfhash.experiment", "from tfhash.train import main"),
-        ("tfhash.experiment", "from absl import app, flags"),
+        ("tfhash.methods.itq", "from tfhash.methods.ssgah.stage import SSGAHStage"),
+        ("tfhash.runs.experiment", "from tfhash.train import main"),
+        ("tfhash.runs.experiment", "from absl import app, flags"),
         ("tfhash.serving.index", "import absl.flags"),
         ("tfhash.figures", "from tfhash import serving"),
         ("tfhash.train", "from tfhash.export import save"),
@@ -177,12 +177,12 @@ def test_a_broken_rule_is_found(module, source):
     ("module", "source"),
     [
         ("tfhash.codes", "import math\nimport numpy as np"),
-        ("tfhash.retrieval", "from tfhash.codes import pack"),
+        ("tfhash.evaluation.retrieval", "from tfhash.codes import pack"),
         ("tfhash.losses", "import tensorflow as tf"),
         ("tfhash.data.folder", "from absl import logging\nfrom . import images"),
-        ("tfhash.methods.ssgah", "from tfhash.methods._ssgah_stage import SSGAHStage"),
-        ("tfhash.methods._ssgah_stage", "from tfhash.methods.ssgah import SSGAHConfig"),
-        ("tfhash.methods.ssgah", "from tfhash.deep import Stage\nfrom tfhash import retrieval"),
+        ("tfhash.methods.ssgah", "from tfhash.methods.ssgah.stage import SSGAHStage"),
+        ("tfhash.methods.ssgah.stage", "from tfhash.methods.ssgah import SSGAHConfig"),
+        ("tfhash.methods.ssgah", "from tfhash.hashers.deep import Stage\nfrom tfhash import retrieval"),
         ("tfhash.train", "from absl import flags\nfrom tfhash import experiment, methods"),
         ("tfhash.export.saved_model", "from tfhash import experiment"),
         ("tfhash.serving.server.__main__", "from absl import flags\nfrom tfhash import mains"),

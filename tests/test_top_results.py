@@ -11,8 +11,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from tfhash import experiment, figures, methods, top_results
+from tfhash import figures, methods, top_results
 from tfhash.errors import UserError
+from tfhash.runs import experiment
 
 
 def test_nearest_first_and_ties_in_the_order_of_the_database():

@@ -77,6 +77,16 @@ def hamming_distance(query_codes: np.ndarray, database_codes: np.ndarray) -> np.
     return distance
 
 
+def nearest(query_codes: np.ndarray, database_codes: np.ndarray, count: int) -> np.ndarray:
+    """The positions of the `count` nearest items of the database, nearest first: int64 [q, count].
+
+    query_codes, database_codes: packed uint8 [q, w] and [n, w]. Items at one distance stand in the
+    order of the database.
+    """
+    distance = hamming_distance(query_codes, database_codes)
+    return np.argsort(distance, axis=1, kind="stable")[:, :count]
+
+
 def to_words(codes: np.ndarray) -> np.ndarray:
     """Packed bytes as 64-bit words, the form in which comparing is fastest.
 

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import zipfile
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tfhash.cli import quiet
 
-import numpy as np  # noqa: E402
+quiet.start()
+
 from absl import flags  # noqa: E402
 
-from tfhash import config_flags, experiment, finished_run, mains  # noqa: E402
-from tfhash.checkpoints import write_text  # noqa: E402
+from tfhash.cli import flags as config_flags  # noqa: E402
+from tfhash.cli import mains  # noqa: E402
 from tfhash.data import sources, splits  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.runs import experiment, finished, folder  # noqa: E402
+from tfhash.training.run import write_text  # noqa: E402
 
 NAME = "tfhash.evaluate"
 # Of the run's metrics.json: what was judged, as against how well it did.
@@ -44,8 +45,8 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> None:
     model_dir = Path(flags.FLAGS.model_dir)
-    config, *_, metrics = finished_run.read(model_dir)
-    config = dataclasses.replace(config, **_overrides())
+    given, metrics = folder.read(model_dir)
+    config = dataclasses.replace(given.experiment, **_overrides())
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
             raise UserError(
@@ -58,12 +59,15 @@ def main(argv: list[str]) -> None:
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        packed = finished_run.load(model_dir).encode_set(image_set)
+        packed = finished.load(model_dir).encode_set(image_set)
         of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:
-        of_part = {part: _read_codes(model_dir, part) for part in ("query", "database")}
+        with_labels = ("codes", "labels")
+        of_part = {
+            part: folder.read_codes(model_dir, part, with_labels) for part in ("query", "database")
+        }
         if config.protocol == splits.TRIPLETS:
-            of_part["triplets"] = _read_codes(model_dir, "triplets")
+            of_part["triplets"] = folder.read_codes(model_dir, "triplets", ("codes",))
     judged = experiment.judge(config, **of_part)
     if config.convention != "tfhash":
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
@@ -87,16 +91,6 @@ def _overrides() -> dict:
         if given[name].value is not None:
             overrides[name] = config_flags.items(name, given[name].value, int)
     return overrides
-
-
-def _read_codes(model_dir: Path, part: str) -> dict[str, np.ndarray]:
-    path = model_dir / "codes" / f"{part}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            names = ("codes",) if part == "triplets" else ("codes", "labels")
-            return {name: file[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--model_dir: cannot read {path} ({error})") from None
 
 
 def entry_point() -> None:

@@ -127,9 +127,7 @@ def generator_loss(synthetic_logits: tf.Tensor, minimax: bool = False) -> tf.Ten
 
 def kl_to_standard_normal(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     """D_KL(N(mean, exp(log_variance)) || N(0, I)), summed over dimensions: [n, d] -> [n]."""
-    return 0.5 * tf.reduce_sum(
-        tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=-1
-    )
+    return 0.5 * tf.reduce_sum(tf.exp(log_variance) + tf.square(mean) - 1.0 - log_variance, axis=-1)
 
 
 def source_loss(logits: tf.Tensor, real: tf.Tensor) -> tf.Tensor:

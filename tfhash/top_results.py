@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tfhash.cli import quiet
+
+quiet.start()
 
 import numpy as np  # noqa: E402
-from absl import app, flags  # noqa: E402
+from absl import flags  # noqa: E402
 
-from tfhash import codes, experiment, figures, finished_run, results  # noqa: E402
+from tfhash import codes, figures  # noqa: E402
+from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
-from tfhash.mains import print_error  # noqa: E402
+from tfhash.report import rows as results  # noqa: E402
+from tfhash.runs import experiment, folder  # noqa: E402
 
 NAME = "tfhash.top_results"
 TOP = 10
-
-
-def nearest(query_codes: np.ndarray, database_codes: np.ndarray, count: int = TOP) -> np.ndarray:
-    """The positions of the `count` nearest items of the database, nearest first: int64 [q, count].
-
-    query_codes, database_codes: packed uint8 [q, w] and [n, w]. Items at one distance stand in the
-    order of the database.
-    """
-    distance = codes.hamming_distance(query_codes, database_codes)
-    return np.argsort(distance, axis=1, kind="stable")[:, :count]
 
 
 def draw(
@@ -43,9 +34,9 @@ def draw(
     query. Items at one distance stand in the order of the database. Raises UserError where a run
     cannot be read, or runs differ in their split.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = [_read(one) for one in folders]
     _check_splits(folders, runs)
-    config, *_ = finished_run.read(folders[0])
+    config = folder.read(folders[0])[0].experiment
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     images, parts = experiment.load_data(config)
@@ -58,9 +49,12 @@ def draw(
     chosen = np.unique(np.linspace(0, last, min(query_count, last + 1)).astype(int))
     queries = parts.query[chosen]
     rows = {}
-    for title, folder in zip(_titles(folders, runs), folders, strict=True):
-        query, database = _codes(folder, "query"), _codes(folder, "database")
-        top = parts.database[nearest(query[chosen], database)]
+    for title, run_folder in zip(_titles(folders, runs), folders, strict=True):
+        query, database = (
+            folder.read_codes(run_folder, part, ("codes",))["codes"]
+            for part in ("query", "database")
+        )
+        top = parts.database[codes.nearest(query[chosen], database, TOP)]
         shared = np.einsum("qc,qrc->qr", images.labels[queries], images.labels[top])
         rows[title] = images.images[top], shared > 0
     try:
@@ -69,22 +63,22 @@ def draw(
         raise UserError(f"--output={output}: {error}") from None
 
 
-def _read(folder: Path) -> dict:
+def _read(directory: Path) -> dict:
     """The metrics.json of a run."""
-    if not (folder / "metrics.json").is_file():
-        raise UserError(f"{folder}: no metrics.json; give the folders of finished runs")
-    run = results.read_run(folder / "metrics.json")
+    if not (directory / folder.METRICS).is_file():
+        raise UserError(f"{directory}: no metrics.json; give the folders of finished runs")
+    run = results.read_run(directory / folder.METRICS)
     if run.get("map") is None:
-        raise UserError(f"{folder}: judged by triplets alone; allowed: runs on labelled images")
+        raise UserError(f"{directory}: judged by triplets alone; allowed: runs on labelled images")
     return run
 
 
 def _check_splits(folders: Sequence[Path], runs: Sequence[dict]) -> None:
     first, *others = (run.get("split_fingerprint") for run in runs)
-    for folder, fingerprint in zip(folders[1:], others, strict=True):
+    for directory, fingerprint in zip(folders[1:], others, strict=True):
         if fingerprint != first:
             raise UserError(
-                f"{folder}: its split is {fingerprint}; allowed: runs on that of {folders[0]}, "
+                f"{directory}: its split is {fingerprint}; allowed: runs on that of {folders[0]}, "
                 f"{first}, for the same queries"
             )
 
@@ -97,18 +91,9 @@ def _titles(folders: Sequence[Path], runs: Sequence[dict]) -> list[str]:
     ]
     count = Counter(titles)
     return [
-        title if count[title] == 1 else f"{title} ({folder})"
-        for title, folder in zip(titles, folders, strict=True)
+        title if count[title] == 1 else f"{title} ({directory})"
+        for title, directory in zip(titles, folders, strict=True)
     ]
-
-
-def _codes(folder: Path, part: str) -> np.ndarray:
-    path = folder / "codes" / f"{part}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return file["codes"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {path} ({error})") from None
 
 
 def define_flags() -> None:
@@ -117,30 +102,18 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "where the data set is now; by default the first run's")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        print_error(NAME, error)
-        sys.exit(2)
-
-
 def main(argv: list[str]) -> int:
     given = flags.FLAGS
-    try:
-        if not argv[1:]:
-            raise UserError(f"no run given; usage: python -m {NAME} RUN [RUN ...] --output=FILE")
-        draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, given.data_dir)
-    except UserError as error:
-        print_error(NAME, error)
-        return 2
+    if not argv[1:]:
+        raise UserError(f"no run given; usage: python -m {NAME} RUN [RUN ...] --output=FILE")
+    draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, given.data_dir)
     print(f"wrote {given.output}")
     return 0
 
 
 def entry_point() -> None:
     define_flags()
-    app.run(main, flags_parser=_parse)
+    mains.run(NAME, main, positional=True)
 
 
 if __name__ == "__main__":

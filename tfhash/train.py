@@ -11,42 +11,26 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+from tfhash.cli import quiet
+
+quiet.start()
 
 from absl import flags  # noqa: E402
 
-from tfhash import config_flags, config_values, experiment, mains, methods  # noqa: E402
-from tfhash.checkpoints import NonFiniteError, claim, write_text  # noqa: E402
+from tfhash import methods, settings  # noqa: E402
+from tfhash.cli import flags as config_flags  # noqa: E402
+from tfhash.cli import mains, pages  # noqa: E402
 from tfhash.data.sources import ImageSet  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
-from tfhash.hasher import Run  # noqa: E402
+from tfhash.runs import experiment, folder  # noqa: E402
+from tfhash.runs.configurations import Configurations  # noqa: E402
+from tfhash.runs.experiment import Experiment  # noqa: E402
+from tfhash.training.checkpoints import NonFiniteError  # noqa: E402
+from tfhash.training.run import Run  # noqa: E402
 
 NAME = "tfhash.train"
-
-
-class Configurations(NamedTuple):
-    """What a command line says of the experiment, of the kind of method, and of the method."""
-
-    config: experiment.Experiment
-    settings: Any
-    method_config: Any
-
-    @property
-    def deciding(self) -> dict[str, Any]:
-        """The values that can change a result, by the names of their flags."""
-        return {k: v for c, p in self._prefixed for k, v in config_values.deciding(c, p).items()}
-
-    @property
-    def lines(self) -> list[str]:
-        """The flagfile that gives these configurations again."""
-        return [line for c, p in self._prefixed for line in config_values.lines(c, p)]
-
-    @property
-    def _prefixed(self) -> tuple[tuple[Any, str], ...]:
-        prefix = f"{self.config.method}."
-        return (self.config, ""), (self.settings, ""), (self.method_config, prefix)
 
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
@@ -57,23 +41,26 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
         "the run folder; by default runs/METHOD_DATASET_BITS",
         flag_values=flag_values,
     )
-    config_flags.define(experiment.Experiment, flag_values=flag_values)
+    config_flags.define(Experiment, flag_values=flag_values)
     hashers = {name: methods.get(name) for name in methods.names()}
-    for settings in dict.fromkeys(hasher.Settings for hasher in hashers.values()):
-        config_flags.define(settings, flag_values=flag_values)
+    for shared in dict.fromkeys(hasher.Settings for hasher in hashers.values()):
+        config_flags.define(shared, flag_values=flag_values)
     for name, hasher in hashers.items():
         config_flags.define(hasher.Config, f"{name}.", flag_values)
 
 
 def configurations(flag_values: flags.FlagValues = flags.FLAGS) -> Configurations:
-    """What the parsed flags say. UserError where they do not fit together."""
-    config = config_flags.parsed(experiment.Experiment, flag_values=flag_values)
-    hasher = methods.get(config.method)
-    return Configurations(
-        config,
-        config_flags.parsed(hasher.Settings, flag_values=flag_values),
-        config_flags.parsed(hasher.Config, f"{config.method}.", flag_values),
-    )
+    """What the parsed flags say. UserError, in the names of flags, where they do not fit."""
+    method = flag_values["method"].value
+    try:
+        hasher = methods.get(method)
+        return Configurations(
+            config_flags.parsed(Experiment, flag_values=flag_values),
+            config_flags.parsed(hasher.Settings, flag_values=flag_values),
+            config_flags.parsed(hasher.Config, f"{method}.", flag_values),
+        )
+    except UserError as error:
+        raise UserError(config_flags.in_flags(str(error), flag_values, method)) from None
 
 
 def parse(arguments: Sequence[str]) -> Configurations:
@@ -97,6 +84,22 @@ def command_line(arguments: Sequence[str]) -> str:
     return shlex.join(["python", "-m", NAME, *arguments])
 
 
+def help_groups() -> dict[str, list[str]]:
+    """The flags that a user of the chosen --method can set, by what they are about."""
+    method = flags.FLAGS.method
+    hasher = methods.get(method)
+    groups: dict[str, list[str]] = {group: [] for group in settings.GROUPS}
+    for config_class, prefix in (
+        (Experiment, ""),
+        (hasher.Settings, ""),
+        (hasher.Config, f"{method}."),
+    ):
+        for name, field in settings.fields_of(config_class).items():
+            groups[field.metadata["group"]].append(prefix + name)
+    groups["method"].insert(1, "model_dir")
+    return groups
+
+
 def run(
     given: Configurations, target: Run, command: str, image_set: ImageSet | None = None
 ) -> dict[str, Any]:
@@ -106,22 +109,18 @@ def run(
     the folder cannot be written or holds the work of other flags; else as `experiment.run`.
     """
     try:
-        _occupy(target, given.deciding)
-        if target.writes:
-            write_text(target.directory / "flags.txt", "\n".join(given.lines) + "\n")
-    except OSError as error:
-        raise UserError(f"--model_dir: cannot write to {target.directory} ({error})") from None
-    return experiment.run(
-        given.config, given.method_config, given.settings, target, command, image_set
-    )
+        folder.occupy(target, given)
+        return experiment.run(given, target, command, image_set)
+    except UserError as error:
+        method = given.experiment.method
+        raise UserError(config_flags.in_flags(str(error), given.values, method)) from None
 
 
 def main(argv: list[str]) -> int:
     given = configurations()
-    config = given.config
+    asked = given.experiment
     directory = Path(
-        flags.FLAGS.model_dir
-        or f"runs/{config.method}_{config.dataset}_{config.code_length}"
+        flags.FLAGS.model_dir or f"runs/{asked.method}_{asked.dataset}_{asked.code_length}"
     )
     writes = _is_first_process(os.environ.get("TF_CONFIG"))
     try:
@@ -150,19 +149,9 @@ def _is_first_process(tf_config: str | None) -> bool:
     return task["index"] == 0
 
 
-def _occupy(target: Run, deciding: dict[str, Any]) -> None:
-    """Makes sure that the folder holds the work of these values, or no work yet."""
-    path = target.directory / "config.json"
-    begun = (target.directory / "checkpoints").is_dir()
-    if target.writes and not begun:
-        path.unlink(missing_ok=True)  # left by a run that ended at a mistake in its flags
-    if target.writes or begun:
-        claim(path, deciding, target.writes)
-
-
 def entry_point() -> None:
     define_flags()
-    mains.run(NAME, main)
+    mains.run(NAME, main, lambda name: pages.of_groups(name, help_groups()))
 
 
 if __name__ == "__main__":

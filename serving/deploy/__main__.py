@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from tfhash import mains
+from tfhash.cli import mains
 from tfhash.serving import deploy
 
 NAME = "tfhash.serving.deploy"

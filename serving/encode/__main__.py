@@ -18,7 +18,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from absl import flags  # noqa: E402
 
-from tfhash import mains  # noqa: E402
+from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.serving.encode"

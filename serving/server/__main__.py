@@ -13,7 +13,7 @@ from pathlib import Path
 from absl import flags, logging
 from tensorflow.core.protobuf import config_pb2
 
-from tfhash import mains
+from tfhash.cli import mains
 from tfhash.errors import UserError
 
 NAME = "tfhash.serving.server"
@@ -83,9 +83,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def serve(
-    config: text_protos.ModelServerConfig, how: Options, stopping: threading.Event
-) -> None:
+def serve(config: text_protos.ModelServerConfig, how: Options, stopping: threading.Event) -> None:
     """Serves until `stopping` is set, then lets what runs finish."""
     print(BANNER, flush=True)
     server = Server(config, how)
@@ -138,9 +136,7 @@ def options() -> Options:
         max_tensor_bytes=given.max_tensor_mib * _MIB,
         max_concurrent_requests=given.max_concurrent_requests,
         threads=given.grpc_max_threads,
-        batching=(
-            read_limits(given.batching_parameters_file) if given.enable_batching else None
-        ),
+        batching=(read_limits(given.batching_parameters_file) if given.enable_batching else None),
         as_content=given.enable_serialization_as_tensor_content,
         health=given.enable_grpc_healthcheck_service,
         warm_up=given.enable_model_warmup,

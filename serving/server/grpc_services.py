@@ -110,5 +110,3 @@ def reload_config(
 def _check_spec(request) -> None:
     if not request.HasField("model_spec"):
         raise invalid("Missing ModelSpec")
-
-

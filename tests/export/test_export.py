@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash import finished_run
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export_command
 from tfhash.export import operations, saved_model, signatures, verify
+from tfhash.runs import finished, folder
 
 SIZE, CODE_LENGTH, WIDTH = 16, 13, 2
 
@@ -183,9 +183,9 @@ def test_wrong_arguments_leave_nothing(tiny, encoder, tmp_path, changes, message
 def run_of_encoder(tiny, encoder, monkeypatch):
     """A run folder stands for one that trained the encoder; it need not exist."""
     hasher = types.SimpleNamespace(encoder=encoder, code_length=CODE_LENGTH, image_size=SIZE)
-    monkeypatch.setattr(finished_run, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
-    monkeypatch.setattr(finished_run, "load", lambda model_dir: hasher)
-    monkeypatch.setattr(finished_run, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
+    monkeypatch.setattr(folder, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
+    monkeypatch.setattr(finished, "load", lambda model_dir: hasher)
+    monkeypatch.setattr(finished, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
 
 
 def test_the_command_publishes_a_run_and_shows_how_to_load_it(
@@ -219,7 +219,7 @@ def test_without_verification_the_command_says_so(run_of_encoder, command, monke
 
     monkeypatch.setattr(verify, "verify", fail)
     monkeypatch.setattr(operations, "check", fail)
-    monkeypatch.setattr(finished_run, "sample_images", fail)
+    monkeypatch.setattr(finished, "sample_images", fail)
     ended = command(export_command, f"--model_dir={tmp_path}", "--noverify")
     assert ended.status == 0
     assert "nothing was verified (--noverify)\n" in ended.output

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfhash import benchmark, train
+from tfhash import train
+from tfhash.benchmark import __main__ as benchmark
 
 TINY = """
 --steps=60 --checkpoint_every=2 --batch_size=6 --unlabelled_batch_size=0 --mixed_bfloat16

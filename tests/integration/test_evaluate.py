@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from tfhash import evaluate, finished_run, train
+from tfhash import evaluate, train
+from tfhash.runs import finished, folder
 
 FLAGS = """
 --queries_per_class=3
@@ -109,7 +110,7 @@ def test_a_run_older_than_the_convention_is_read(command, run, metrics, tmp_path
     flags = {name: value for name, value in metrics["flags"].items() if name != "convention"}
     old = {name: value for name, value in metrics.items() if name != "convention"}
     (tmp_path / "metrics.json").write_text(json.dumps(old | {"flags": flags}))
-    assert finished_run.read(tmp_path)[0] == finished_run.read(run)[0]
+    assert folder.read(tmp_path)[0] == finished_run.read(run)[0]
     (tmp_path / "codes").symlink_to(run / "codes")
     assert judged(command, tmp_path)["map"] == metrics["map"]
 
@@ -156,7 +157,7 @@ def test_data_of_another_split_is_not_judged_under_the_name_of_the_run(
 
 def test_flags_txt_gives_the_same_configuration(configurations, run):
     config, settings, method_config = configurations(f"--flagfile={run}/flags.txt")
-    assert (config, method_config, settings) == finished_run.read(run)[:3]
+    assert (config, method_config, settings) == folder.read(run)[:3]
     assert (config, settings, method_config) == configurations(*FLAGS)
 
 

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhash import evaluate, experiment, figures, finished_run, train
+from tfhash import evaluate, figures, train
 from tfhash.data.sources import ImageSet
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export
-from tfhash.hasher import Run
+from tfhash.hashers.shallow import ShallowSettings
 from tfhash.methods.lsh import LSHConfig
-from tfhash.shallow import ShallowSettings
+from tfhash.runs import experiment
+from tfhash.runs import finished, folder
+from tfhash.training.run import Run
 
 IMAGES = 24
 COUNTS = ["--queries_per_class=3", "--labelled_per_class=2"]
@@ -130,7 +132,7 @@ def made_in_python(tmp_path) -> Path:
     directory = tmp_path / "run"
     settings = ShallowSettings(cache_dir=str(tmp_path / "cache"))
     experiment.run(config, LSHConfig(), settings, Run(directory), image_set=mine)
-    np.testing.assert_array_equal(finished_run.sample_images(directory, 3), images[[0, 11, 23]])
+    np.testing.assert_array_equal(finished.sample_images(directory, 3), images[[0, 11, 23]])
     return directory
 
 
@@ -148,4 +150,4 @@ def test_a_run_of_python_is_exported_on_samples_that_it_kept(command, made_in_py
     assert refused.status == 2 and "samples.npz" in refused.errors
     assert "--noverify" in refused.errors and len(refused.errors.splitlines()) == 1
     with pytest.raises(UserError, match="cannot read images of 'mine'"):
-        finished_run.sample_images(made_in_python, 3)
+        finished.sample_images(made_in_python, 3)

@@ -19,8 +19,8 @@ import json
 from pathlib import Path
 import keras
 from tfhash import experiment
-from tfhash.deep import DeepSettings
-from tfhash.hasher import Run
+from tfhash.hashers.deep import DeepSettings
+from tfhash.hashers.base import Run
 from tfhash import methods
 
 strategy, method, directory = sys.argv[1:]

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tfhash import retrieval
 from tfhash.data import sources, splits
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
-from tfhash.hasher import Hasher, Run
+from tfhash.evaluation import retrieval
+from tfhash.hashers.base import Hasher
+from tfhash.hashers.shallow import FeatureHasher, ShallowSettings
 from tfhash.methods.lsh import LSH, LSHConfig
-from tfhash.shallow import FeatureHasher, ShallowSettings
+from tfhash.training.run import Run
 
 
 @pytest.fixture(scope="session")

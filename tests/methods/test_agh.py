@@ -6,9 +6,9 @@ import scipy.optimize
 import scipy.sparse
 
 from tfhash.errors import UserError
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import agh
 from tfhash.methods.agh import AGH, AGHConfig
-from tfhash.shallow import FeatureData
 
 # 300 anchors for the 1,600 digits leave some with one image, and parts of the graph unlinked.
 CONFIG = AGHConfig(anchors=100)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from tfhash.errors import UserError
+from tfhash.hashers.linear.similarity import code_loss, similarity_factors
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import bre
 from tfhash.methods.bre import BRE, BREConfig
-from tfhash.shallow import FeatureData
-from tfhash.similarity import code_loss, similarity_factors
 
 LABELS = np.eye(3, dtype=np.uint8)[[0, 0, 0, 1, 1, 1, 2, 2]]
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfhash import codes, export, methods
 from tfhash.errors import UserError
 from tfhash.export import operations
-from tfhash.shallow import FeatureHasher
+from tfhash.hashers.shallow import FeatureHasher
 
 NAMES = [name for name in methods.names() if issubclass(methods.get(name), FeatureHasher)]
 OWN_FLAGS = {"agh": {"anchors": 50}, "cca_itq": {"regularisation": 10.0}, "mlh": {"updates": 20}}

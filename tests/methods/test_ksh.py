@@ -7,10 +7,10 @@ import pytest
 import scipy.linalg
 
 from tfhash.errors import UserError
+from tfhash.hashers.linear.similarity import similarity_factors
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import ksh
 from tfhash.methods.ksh import KSH, KSHConfig
-from tfhash.shallow import FeatureData
-from tfhash.similarity import similarity_factors
 
 LABELS = np.eye(3, dtype=np.uint8)[[0, 0, 0, 1, 1, 1, 2, 2, 2, 2]]
 SIMILAR = np.where(LABELS @ LABELS.T > 0, 1.0, -1.0)

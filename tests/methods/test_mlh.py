@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tfhash.errors import UserError
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import mlh
 from tfhash.methods.mlh import MLH, MLHConfig
-from tfhash.shallow import FeatureData
 
 CODES = np.array(list(itertools.product((-1, 1), repeat=4)))
 

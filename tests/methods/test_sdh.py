@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from tfhash.errors import UserError
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import sdh
 from tfhash.methods.sdh import SDH, SDHConfig
-from tfhash.shallow import FeatureData
 
 CONFIG = SDHConfig(hash_weight=0.1)
 

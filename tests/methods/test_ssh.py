@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tfhash.errors import UserError
+from tfhash.hashers.shallow import FeatureData
 from tfhash.methods import ssh
 from tfhash.methods.lsh import LSH, LSHConfig
 from tfhash.methods.ssh import SSH, SSHConfig
-from tfhash.shallow import FeatureData
 
 ANGLES = np.linspace(0, np.pi, 100_001)
 

@@ -54,7 +54,7 @@ def read_without_labels(
     files = image_files.images_below(root)
     pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
     if not ids:
-        raise UserError(f"--data_dir={root}: no images in it; expected JPEG or PNG files")
+        raise UserError(f"`data_dir`={root}: no images in it; expected JPEG or PNG files")
     return pixels, np.zeros((len(ids), 0), np.uint8), (), tuple(ids), tuple(notes)
 
 
@@ -66,7 +66,7 @@ def _class_names(root: Path, ids: list[str]) -> tuple[str, ...]:
     names = tuple(sorted({_top_folder(id_) for id_ in ids} - set(UNLABELLED)))
     if len(names) < 2:
         raise UserError(
-            f"--data_dir={root}: folder with {'one class' if names else 'no class'}; expected at"
+            f"`data_dir`={root}: folder with {'one class' if names else 'no class'}; expected at"
             " least two subfolders with images"
         )
     return names

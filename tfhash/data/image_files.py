@@ -22,7 +22,7 @@ def folder(data_dir: str | os.PathLike, content: str) -> Path:
     """data_dir as a path. UserError, naming the content that is expected, where it is no folder."""
     root = Path(data_dir).expanduser()
     if not root.is_dir():
-        raise UserError(f"--data_dir={data_dir}: expected a folder {content}")
+        raise UserError(f"`data_dir`={data_dir}: expected a folder {content}")
     return root
 
 
@@ -52,12 +52,12 @@ def read(
     out).
     """
     pixels = np.empty((len(ids), image_size, image_size, 3), np.uint8)
-    digests, reasons = _fill(pixels, root, ids)
+    digests, reasons = fill(pixels, root, ids)
     if reasons and unreadable == "refuse":
         first, reason = next(iter(reasons.items()))
         raise UserError(
-            f"--data_dir={root}: {len(reasons)} of {len(ids)} files are unreadable, the first is"
-            f" {first} ({reason}); remove them or choose --unreadable=skip"
+            f"`data_dir`={root}: {len(reasons)} of {len(ids)} files are unreadable, the first is"
+            f" {first} ({reason}); remove them or choose `unreadable`=skip"
         )
     notes = []
     if reasons:
@@ -73,7 +73,7 @@ def read(
     return pixels, ids, notes
 
 
-def _fill(pixels: np.ndarray, root: Path, ids: list[str]) -> tuple[list[bytes], dict[str, str]]:
+def fill(pixels: np.ndarray, root: Path, ids: list[str]) -> tuple[list[bytes], dict[str, str]]:
     """Decodes and resizes each file into its row of `pixels`, uint8 [n, size, size, 3].
 
     Returns the digests of the files that could be read, and for each other id the reason.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from tfhash.data.triplets import TripletSampler
+from tfhash.data.samplers import Sampler
 from tfhash.errors import UserError
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -52,48 +52,58 @@ class TrainingBatches:
     """The batch of each step.
 
     inputs: [n, views, ...], images or features; labelled, unlabelled: positions in it (unlabelled
-    may be empty); triplets: positions in `labelled`; groups: B groups a batch, the leading axis
-    that a strategy divides; unlabelled_size: u unlabelled items a group; noise_size: length of the
-    normal noise vector of each item; augment: from [n, views, ...] to [n, ...]; other_view: a
-    second augmentation of each item goes with the first; labels: multi-hot [n, C] of the inputs,
-    for those methods that need them in a batch.
+    may be empty); sampler: draws a group of the labelled ones, and triplets or pairs in it; groups:
+    B groups a batch, the leading axis that a strategy divides; unlabelled_size: u unlabelled items
+    a group; noise_size: length of the normal noise vector of each item; augment: from [n, views,
+    ...] to [n, ...]; other_view: a second augmentation of each item goes with the first; labels:
+    multi-hot [n, C] of the inputs, for those methods that need them in a batch; places: whether a
+    batch says which of the labelled items it holds, for methods that keep something of each.
     """
 
     inputs: np.ndarray
     labelled: np.ndarray
     unlabelled: np.ndarray
-    triplets: TripletSampler
+    sampler: Sampler
     groups: int
-    unlabelled_size: int
-    noise_size: int
     augment: Augment
     seed: Sequence[int]
+    unlabelled_size: int = 0
+    noise_size: int = 0
     other_view: bool = False
     labels: np.ndarray | None = None
+    places: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "unlabelled", np.asarray(self.unlabelled, np.int64))
         if self.unlabelled_size and not len(self.unlabelled):
-            raise UserError("--dataset: no unlabelled images, and the method asks for some")
+            raise UserError("`dataset`: no unlabelled images, and the method asks for some")
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step.
 
-        images [B, m, ...] and unlabelled [B, u, ...] in the dtype of `inputs`; triplets int32
-        [B, t, 3], positions among the m; noise float32 [B, m + u, noise_size]; with other_view
-        also other_images and other_unlabelled; with labels, labels float32 [B, m, C].
+        images [B, m, ...] and unlabelled [B, u, ...] in the dtype of `inputs`; what else the
+        sampler answers, such as triplets int32 [B, t, 3], positions among the m; noise float32
+        [B, m + u, noise_size]; with other_view also other_images and other_unlabelled; with labels,
+        labels float32 [B, m, C]; with places, places int64 [B, m], positions in `labelled`.
         """
         rng = np.random.Generator(np.random.PCG64([*self.seed, int(step)]))
-        drawn = [self.triplets.sample(rng) for _ in range(self.groups)]
-        labelled = self.labelled[np.concatenate([members for members, _ in drawn])]
+        groups = [self.sampler.sample(rng) for _ in range(self.groups)]
+        drawn = {name: np.stack([group[name] for group in groups]) for name in groups[0]}
+        places = drawn.pop("images")
+        labelled = self.labelled[places.reshape(-1)]
         # All that a method without unlabelled images draws comes first, so that it sees the same
         # labelled batches as one with them.
-        batch = {
-            "images": self._view(labelled, rng),
-            "triplets": np.stack([triplets for _, triplets in drawn]),
-        }
-        chosen = rng.integers(0, max(len(self.unlabelled), 1), self.groups * self.unlabelled_size)
-        unlabelled = self.unlabelled[chosen]
-        noise_shape = (self.triplets.group_size + self.unlabelled_size, self.noise_size)
+        batch = {"images": self._view(labelled, rng)}
+        chosen = drawn.pop("unlabelled", None)
+        batch |= drawn
+        if chosen is None:
+            count = self.groups * self.unlabelled_size
+            chosen = rng.integers(0, max(len(self.unlabelled), 1), count)
+        unlabelled = self.unlabelled[chosen.reshape(-1)]
+        noise_shape = (
+            self.sampler.group_size + len(unlabelled) // self.groups,
+            self.noise_size,
+        )
         batch["unlabelled"] = self._view(unlabelled, rng)
         batch["noise"] = rng.standard_normal((self.groups, *noise_shape), np.float32)
         if self.other_view:
@@ -102,6 +112,8 @@ class TrainingBatches:
         if self.labels is not None:
             of_items = self.labels[labelled].astype(np.float32)
             batch["labels"] = of_items.reshape(self.groups, -1, of_items.shape[1])
+        if self.places:
+            batch["places"] = places
         return batch
 
     def _view(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -82,13 +82,13 @@ def load(
     only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
-        raise UserError(f"--dataset={name}: expected one of {', '.join(_SOURCES)}")
+        raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
     if image_size is not None and image_size < 1:
-        raise UserError(f"--image_size={image_size}: expected at least 1")
+        raise UserError(f"`image_size`={image_size}: expected at least 1")
     if unreadable not in ("refuse", "skip"):
-        raise UserError(f"--unreadable={unreadable}: expected refuse or skip")
+        raise UserError(f"`unreadable`={unreadable}: expected refuse or skip")
     if labels_csv and name != "csv":
-        raise UserError(f"--labels_csv={labels_csv}: only with --dataset=csv, received {name}")
+        raise UserError(f"`labels_csv`={labels_csv}: only with `dataset`=csv, received {name}")
     return _SOURCES[name](
         data_dir=data_dir, image_size=image_size, unreadable=unreadable, labels_csv=labels_csv
     )
@@ -113,7 +113,7 @@ def from_dataset(
     name that `load` knows.
     """
     if name in _SOURCES:
-        raise UserError(f"name: {name!r} is taken by --dataset={name}; allowed: other names")
+        raise UserError(f"name: {name!r} is taken by `dataset`={name}; allowed: other names")
     images, labels, ids, notes = tf_dataset.read(dataset, class_names, name, image_size, most)
     return ImageSet(name, images, labels, tuple(class_names), ids, notes)
 
@@ -142,9 +142,9 @@ def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
     builder = tfds.builder("cifar10", data_dir=os.fspath(data_dir)) if data_dir else None
     if builder is None or not builder.is_prepared():
         raise UserError(
-            f"--data_dir={data_dir or ''}: no prepared cifar10 there; prepare it once with"
+            f"`data_dir`={data_dir or ''}: no prepared cifar10 there; prepare it once with"
             " python -c 'import tensorflow_datasets as tfds;"
-            """ tfds.load("cifar10", data_dir="DIR")' and give --data_dir=DIR"""
+            """ tfds.load("cifar10", data_dir="DIR")' and give `data_dir`=DIR"""
         )
     dataset = builder.as_dataset(split="train+test", shuffle_files=False).map(
         lambda example: {**example, "image": image_ops.resize(example["image"], image_size)},
@@ -173,14 +173,14 @@ def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
 def _folder(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
     """One subfolder a class: see folder.read."""
     if not data_dir:
-        raise UserError("--data_dir: missing; --dataset=folder needs a folder of class folders")
+        raise UserError("`data_dir`: missing; `dataset`=folder needs a folder of class folders")
     return ImageSet("folder", *folder.read(data_dir, image_size or _FILES_SIZE, unreadable))
 
 
 def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
     """Files without labels: see folder.read_without_labels."""
     if not data_dir:
-        raise UserError("--data_dir: missing; --dataset=images needs a folder of images")
+        raise UserError("`data_dir`: missing; `dataset`=images needs a folder of images")
     read = folder.read_without_labels(data_dir, image_size or _FILES_SIZE, unreadable)
     return ImageSet("images", *read)
 
@@ -188,7 +188,7 @@ def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageS
 def _csv(*, data_dir, image_size: int | None, unreadable: str, labels_csv) -> ImageSet:
     """Files whose labels stand in a CSV, or without data_dir their labels alone: see table."""
     if not labels_csv:
-        raise UserError("--labels_csv: missing; --dataset=csv needs a CSV of labels")
+        raise UserError("`labels_csv`: missing; `dataset`=csv needs a CSV of labels")
     if not data_dir:
         return ImageSet("csv", *table.read_without_images(labels_csv))
     read = table.read(data_dir, labels_csv, image_size or _FILES_SIZE, unreadable)

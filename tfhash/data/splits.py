@@ -92,20 +92,20 @@ def make(
     least one of four or more) that go to validation. Raises UserError, naming the flag.
     """
     if protocol not in PROTOCOLS:
-        raise UserError(f"--protocol={protocol}: expected one of {', '.join(PROTOCOLS)}")
+        raise UserError(f"`protocol`={protocol}: expected one of {', '.join(PROTOCOLS)}")
     if not image_set.class_names:
         raise UserError(
-            f"--protocol={protocol}: the images have no classes; allowed then: --protocol=triplets,"
-            " with --triplets_csv"
+            f"`protocol`={protocol}: the images have no classes; allowed then: `protocol`=triplets,"
+            " with `triplets_csv`"
         )
     if seed < 0:
-        raise UserError(f"--seed={seed}: expected 0 or more")
+        raise UserError(f"`seed`={seed}: expected 0 or more")
     if queries_per_class is not None and queries_per_class < 1:
-        raise UserError(f"--queries_per_class={queries_per_class}: expected at least 1")
+        raise UserError(f"`queries_per_class`={queries_per_class}: expected at least 1")
     if labelled_per_class < 1:
-        raise UserError(f"--labelled_per_class={labelled_per_class}: expected at least 1")
+        raise UserError(f"`labelled_per_class`={labelled_per_class}: expected at least 1")
     if not 0 <= validation_fraction <= 0.5:
-        raise UserError(f"--validation_fraction={validation_fraction}: expected 0 to 0.5")
+        raise UserError(f"`validation_fraction`={validation_fraction}: expected 0 to 0.5")
 
     validation_per_class = round(validation_fraction * labelled_per_class)
     if validation_fraction > 0 and labelled_per_class >= 4:
@@ -138,11 +138,9 @@ def from_triplets(
     naming the flag, where one of the two would hold no triplet.
     """
     if image_set.triplets is None:
-        raise UserError("--triplets_csv: missing; --protocol=triplets needs it")
+        raise UserError("`triplets_csv`: missing; `protocol`=triplets needs it")
     if not 0 < held_out_fraction < 1:
-        raise UserError(
-            f"--held_out_fraction: {held_out_fraction}; allowed: above 0 and below 1"
-        )
+        raise UserError(f"`held_out_fraction`: {held_out_fraction}; allowed: above 0 and below 1")
     triplets = image_set.triplets
     in_order = _random_order(len(image_set.ids), seed, _QUERY_ORDER)
     candidates = in_order[np.isin(in_order, triplets[:, 0])]
@@ -150,8 +148,8 @@ def from_triplets(
     learned = triplets[~np.isin(triplets, query).any(axis=1)]
     if not len(learned):
         raise UserError(
-            f"--triplets_csv: each of the {len(triplets)} triplets holds one of {len(query)} images"
-            " that are held out; give more triplets or lower --held_out_fraction"
+            f"`triplets_csv`: each of the {len(triplets)} triplets holds one of {len(query)} images"
+            " that are held out; give more triplets or lower `held_out_fraction`"
         )
     database = np.setdiff1d(np.arange(len(in_order)), query)
     parts = {
@@ -187,7 +185,7 @@ def _per_class(
     label, are unlabelled. An image with several labels is picked for one of them only.
     """
     if queries_per_class is None:
-        raise UserError("--queries_per_class: all; --protocol=per_class needs a number from 1 on")
+        raise UserError("`queries_per_class`: all; `protocol`=per_class needs a number from 1 on")
     has_label = image_set.labels.any(axis=1)
     classes = np.arange(len(image_set.class_names))
     needed = queries_per_class + labelled_per_class
@@ -226,11 +224,11 @@ def _unseen_classes(
     """
     labels = image_set.labels
     if labels.sum(axis=1, dtype=int).max(initial=0) > 1:
-        raise UserError("--protocol=unseen_classes: expected one label an image, received several")
+        raise UserError("`protocol`=unseen_classes: expected one label an image, received several")
     class_count = len(image_set.class_names)
     if class_count < 3:  # two are the least to learn a ranking from
         raise UserError(
-            f"--protocol=unseen_classes: expected at least 3 classes, received {class_count}"
+            f"`protocol`=unseen_classes: expected at least 3 classes, received {class_count}"
         )
     class_order = _random_order(class_count, seed, _CLASS_ORDER)
     seen, unseen = np.split(class_order, [3 * class_count // 4])
@@ -289,7 +287,7 @@ def _pick(
 def _too_few(image_set: ImageSet, class_: int, what: str, count: int, needed: int) -> UserError:
     return UserError(
         f"{image_set.name}: class {image_set.class_names[class_]!r} has {count} {what}, {needed}"
-        " are needed; lower --queries_per_class or --labelled_per_class"
+        " are needed; lower `queries_per_class` or `labelled_per_class`"
     )
 
 

@@ -46,8 +46,8 @@ def read(
     missing = sorted(table.labels.keys() - set(files))
     if missing and unreadable == "refuse":
         raise UserError(
-            f"--labels_csv: {labels_csv}: {len(missing)} of {len(table.labels)} paths have no file"
-            f" in {root}, the first is {missing[0]}; remove them or choose --unreadable=skip"
+            f"`labels_csv`: {labels_csv}: {len(missing)} of {len(table.labels)} paths have no file"
+            f" in {root}, the first is {missing[0]}; remove them or choose `unreadable`=skip"
         )
     _class_names(labels_csv, table, files)  # refuses before hours of reading, not after
     pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
@@ -113,10 +113,10 @@ def read_table(path: str | os.PathLike) -> Table:
                         raise ValueError(f"{image} stands there twice; allowed: one row an image")
                 except ValueError as error:
                     line = rows.line_num
-                    raise UserError(f"--labels_csv: {path}, line {line}: {error}") from None
+                    raise UserError(f"`labels_csv`: {path}, line {line}: {error}") from None
                 labels[image] = of_image
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--labels_csv: {path}: {error}") from None
+        raise UserError(f"`labels_csv`: {path}: {error}") from None
     if classes:
         return Table(labels, set(classes), [])
     ignored = [name for name in header if name not in (PATH, LABELS)]
@@ -129,7 +129,7 @@ def _class_columns(path: str | os.PathLike, header: list[str]) -> list[str]:
     complete = PATH in header and (LABELS in header or classes)
     if not complete or len(set(header)) < len(header) or "" in classes:
         raise UserError(
-            f"--labels_csv: {path}, line 1: {','.join(header)!r}; allowed: the different names of"
+            f"`labels_csv`: {path}, line 1: {','.join(header)!r}; allowed: the different names of"
             f" the columns, {PATH} and {LABELS}, or {PATH} and each class"
         )
     return classes
@@ -142,7 +142,7 @@ def _parse(header: list[str], fields: list[str], classes: list[str]) -> tuple[st
     row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
     path = PurePosixPath(row[PATH])
     if not path.name or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{PATH} is {row[PATH]!r}; allowed: a path relative to --data_dir, in it")
+        raise ValueError(f"{PATH} is {row[PATH]!r}; allowed: a path relative to `data_dir`, in it")
     if not classes:
         names = (name.strip() for name in row[LABELS].split(SEPARATOR))
         return path.as_posix(), {name for name in names if name}
@@ -159,6 +159,6 @@ def _class_names(
     names = sorted(set().union(*(table.labels.get(id_, ()) for id_ in ids)))
     if len(names) < 2:
         raise UserError(
-            f"--labels_csv: {labels_csv}: {len(names)} classes with images; at least 2 are needed"
+            f"`labels_csv`: {labels_csv}: {len(names)} classes with images; at least 2 are needed"
         )
     return tuple(names)

@@ -71,9 +71,7 @@ def _check(dataset: tf.data.Dataset, class_count: int) -> None:
         raise UserError("dataset: it never ends; allowed: a finite one, so without repeat()")
 
 
-def _multi_hot(
-    element: Mapping[str, Any], class_names: Sequence[str], number: int
-) -> np.ndarray:
+def _multi_hot(element: Mapping[str, Any], class_names: Sequence[str], number: int) -> np.ndarray:
     """uint8 [C]: the element's "labels", or its "label", of which -1 means that there is none."""
     count = len(class_names)
     if "labels" in element:

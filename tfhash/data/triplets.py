@@ -1,8 +1,8 @@
 """Triplets (query, positive, negative): drawn from labels afresh each step, or read from a CSV.
 
-A sampler's `sample(rng)` answers one group: `members`, int64 [m], positions in the labelled
-images, and `triplets`, int32 [t, 3], positions in the group. m and t are the same for each group.
-The first min(m, t) triplets of an in-batch group have different queries.
+Each sampler here answers one group as `samplers.Sampler` has it: "images", int64 [m], and
+"triplets", int32 [t, 3], positions in the group. m and t are the same for each group. The first
+min(m, t) triplets of an in-batch group have different queries.
 """
 
 from __future__ import annotations
@@ -11,19 +11,10 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from tfhash.errors import UserError
-
-
-class TripletSampler(Protocol):
-    """What `data.pipeline` asks of a sampler."""
-
-    group_size: int
-
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 def relevance(labels: np.ndarray) -> np.ndarray:
@@ -34,6 +25,15 @@ def relevance(labels: np.ndarray) -> np.ndarray:
     return shared
 
 
+def check_group_size(group_size: int) -> None:
+    """UserError for a group of so few images that no triplet can be made of them."""
+    if group_size < 3:
+        raise UserError(
+            f"`batch_size`: {group_size} labelled images a group; at least 3 are allowed, for "
+            "fewer make no triplet"
+        )
+
+
 def _usable_queries(labels: np.ndarray) -> np.ndarray:
     """Positions of the images that have both a positive and a negative among the others."""
     related = relevance(labels)
@@ -42,7 +42,7 @@ def _usable_queries(labels: np.ndarray) -> np.ndarray:
     usable = np.flatnonzero((positives > 0) & (negatives > 0))
     if len(usable) == 0:
         raise UserError(
-            f"--labelled_per_class: no triplet can be made of the {len(labels)} labelled images; "
+            f"`labelled_per_class`: no triplet can be made of the {len(labels)} labelled images; "
             "at least two images that share a label and one that does not are needed"
         )
     return usable
@@ -61,11 +61,10 @@ class InBatchTriplets:
     triplets_per_query: int = 8
 
     def __post_init__(self) -> None:
-        if self.group_size < 3:
-            raise UserError(f"--batch_size: {self.group_size} images a group; at least 3 allowed")
+        check_group_size(self.group_size)
         object.__setattr__(self, "_queries", _usable_queries(self.labels))
 
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         members = self._members(rng)
         related = relevance(self.labels[members])
         different = ~related
@@ -79,7 +78,7 @@ class InBatchTriplets:
         triplets = np.stack(
             [queries, _choose(related, queries, rng), _choose(different, queries, rng)], axis=1
         )
-        return members, triplets.astype(np.int32)
+        return {"images": members, "triplets": triplets.astype(np.int32)}
 
     def _members(self, rng: np.random.Generator) -> np.ndarray:
         """A query, a positive and a negative that are sure to be there, and random others."""
@@ -114,10 +113,11 @@ class ImpliedPositives:
     triplets_per_query: int = 1
 
     def __post_init__(self) -> None:
+        check_group_size(self.group_size)
         related = self._related(self.labels)
         if related.all():
             raise UserError(
-                f"--labelled_per_class: no triplet can be made of the {len(self.labels)} labelled "
+                f"`labelled_per_class`: no triplet can be made of the {len(self.labels)} labelled "
                 "images; two that share no label are needed"
             )
         object.__setattr__(self, "_queries", np.flatnonzero(~related.all(axis=1)))
@@ -127,7 +127,7 @@ class ImpliedPositives:
         counts = labels.astype(np.int32)
         return counts @ counts.T > 0
 
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         # One query and one of its negatives, so that there is a triplet; the rest at random.
         query = rng.choice(self._queries)
         shares = self.labels.astype(np.int32) @ self.labels[query].astype(np.int32) > 0
@@ -141,7 +141,7 @@ class ImpliedPositives:
         queries[missing] = rng.choice(complete, missing.sum())
         queries = np.tile(queries, self.triplets_per_query)
         triplets = np.stack([queries, queries, _choose(different, queries, rng)], axis=1)
-        return members.astype(np.int64), triplets.astype(np.int32)
+        return {"images": members.astype(np.int64), "triplets": triplets.astype(np.int32)}
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class SampledTriplets:
     def group_size(self) -> int:
         return 3 * self.triplets
 
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         queries = rng.choice(self._queries, self.triplets)
         related = self._related[queries]
         different = ~related
@@ -171,7 +171,7 @@ class SampledTriplets:
         rows = np.stack(
             [queries, _choose(related, each, rng), _choose(different, each, rng)], axis=1
         )
-        return rows.reshape(-1), _consecutive(self.triplets)
+        return {"images": rows.reshape(-1), "triplets": _consecutive(self.triplets)}
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,9 @@ class ListedTriplets:
     def group_size(self) -> int:
         return 3 * self.triplets
 
-    def sample(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         rows = self.listed[rng.integers(0, len(self.listed), self.triplets)]
-        return rows.reshape(-1), _consecutive(self.triplets)
+        return {"images": rows.reshape(-1), "triplets": _consecutive(self.triplets)}
 
 
 def _consecutive(count: int) -> np.ndarray:
@@ -211,18 +211,18 @@ def read_csv(path: str | Path, ids: Sequence[str]) -> np.ndarray:
                     continue
                 if len(row) != 3 or len(set(row)) != 3:
                     raise UserError(
-                        f"--triplets_csv: {path}, line {number}: {row}; "
+                        f"`triplets_csv`: {path}, line {number}: {row}; "
                         "allowed: three different images, query,positive,negative"
                     )
                 unknown = [name for name in row if name not in position]
                 if unknown:
                     raise UserError(
-                        f"--triplets_csv: {path}, line {number}: no image {unknown[0]!r} in the "
-                        "data; allowed: paths relative to --data_dir"
+                        f"`triplets_csv`: {path}, line {number}: no image {unknown[0]!r} in the "
+                        "data; allowed: paths relative to `data_dir`"
                     )
                 rows.append([position[name] for name in row])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"--triplets_csv: {path}: {error}") from None
+        raise UserError(f"`triplets_csv`: {path}: {error}") from None
     if not rows:
-        raise UserError(f"--triplets_csv: {path}: no triplets in it")
+        raise UserError(f"`triplets_csv`: {path}: no triplets in it")
     return np.asarray(rows, np.int64)

@@ -23,23 +23,23 @@ def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
             known, features = file["ids"].astype(str), file["features"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"--features_file={path}: {error}; allowed: an .npz file with ids and features"
+            f"`features_file`={path}: {error}; allowed: an .npz file with ids and features"
         ) from None
     if features.ndim != 2 or features.dtype.kind not in "fiu" or known.shape != features.shape[:1]:
         raise UserError(
-            f"--features_file={path}: features {features.dtype} {list(features.shape)} and ids "
+            f"`features_file`={path}: features {features.dtype} {list(features.shape)} and ids "
             f"{list(known.shape)}; allowed: numbers [m, F] and m strings"
         )
     row_of = {id_: row for row, id_ in enumerate(known.tolist())}
     if repeated := len(known) - len(row_of):
-        raise UserError(f"--features_file={path}: {repeated} ids stand there twice")
+        raise UserError(f"`features_file`={path}: {repeated} ids stand there twice")
     missing = [id_ for id_ in ids if id_ not in row_of]
     if missing:
         raise UserError(
-            f"--features_file={path}: no row for {len(missing)} of {len(ids)} images, the first is "
+            f"`features_file`={path}: no row for {len(missing)} of {len(ids)} images, the first is "
             f"{missing[0]}"
         )
     features = features[[row_of[id_] for id_ in ids]].astype(np.float32)
     if bad := int((~np.isfinite(features)).any(axis=1).sum()):
-        raise UserError(f"--features_file={path}: {bad} rows hold values that are not finite")
+        raise UserError(f"`features_file`={path}: {bad} rows hold values that are not finite")
     return features

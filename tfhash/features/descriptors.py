@@ -30,11 +30,12 @@ def gist_of(image_size: int, size: int | None = None) -> keras.Model:
     return keras.Model(images, Gist(size)(images), name="gist")
 
 
+@keras.saving.register_keras_serializable(package="tfhash")
 class Gist(layers.Layer):
     """`gist.gist` as a layer."""
 
-    def __init__(self, size: int):
-        super().__init__(dtype="float32", name="gist")
+    def __init__(self, size: int, name: str = "gist", **kwargs):
+        super().__init__(name=name, **{"dtype": "float32", **kwargs})
         gist.check_size(size)
         self.size = size
 

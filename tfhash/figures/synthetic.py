@@ -9,14 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from tfhash.figures.images import (
-    GRID_GAP,
-    check,
-    draw_image,
-    image_figure,
-    image_grid,
-    names_of,
-)
+from tfhash.figures.images import GRID_GAP, check, draw_image, image_figure, image_grid, names_of
 from tfhash.figures.style import STYLE, save
 
 HALVES_GAP = 0.7  # between the left half and the right one; in widths of an image, as are these:

@@ -1,7 +1,6 @@
 """The methods: one module each, with one Hasher. A new method is a new module; nothing lists it.
 
-Modules whose names begin with an underscore hold parts of a method that are long enough to stand
-in a file of their own.
+A long method is a folder, whose __init__ offers its Hasher.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import importlib
 import pkgutil
 
 from tfhash.errors import UserError
-from tfhash.hasher import Hasher
+from tfhash.hashers.base import Hasher
 
 
 def names() -> list[str]:
@@ -21,13 +20,13 @@ def names() -> list[str]:
 def get(name: str) -> type[Hasher]:
     """The Hasher of a method's module. UserError for an unknown name."""
     if name not in names():
-        raise UserError(f"--method: {name!r}; allowed: {', '.join(names())}")
+        raise UserError(f"`method`: {name!r}; allowed: {', '.join(names())}")
     module = importlib.import_module(f"{__name__}.{name}")
     (hasher,) = (
         value
         for value in vars(module).values()
         if isinstance(value, type)
         and issubclass(value, Hasher)
-        and value.__module__ == module.__name__
+        and f"{value.__module__}.".startswith(f"{module.__name__}.")
     )
     return hasher

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import scipy.linalg
 import scipy.sparse
@@ -13,34 +14,49 @@ import tensorflow as tf
 from sklearn.cluster import KMeans
 from sklearn.metrics.pairwise import euclidean_distances
 
-from tfhash import config_values
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 _CHUNK = 4096  # rows whose distances to all anchors are held at once
 
 
 @dataclass(frozen=True)
-class AGHConfig:
+class AGHConfig(Configuration):
     """The hyperparameters of AGH."""
 
     layers: int = setting(
-        2, "1: a bit for each eigenvector of the graph; 2: two bits for each, the better of the two"
+        2,
+        "1: a bit for each eigenvector of the graph; 2: two bits for each, the better of the two",
+        choices=(1, 2),
     )
-    anchors: int = setting(300, "anchors: centres of k-means")
-    nearest: int = setting(2, "anchors that each image is linked to, the nearest ones")
-    kmeans_iterations: int = setting(5, "iterations of k-means")
+    anchors: int = setting(300, "anchors: centres of k-means", least=2)
+    nearest: int = setting(2, "anchors that each image is linked to, the nearest ones", least=2)
+    kmeans_iterations: int = setting(5, "iterations of k-means", least=1)
 
-    def __post_init__(self) -> None:
-        config_values.check(
-            self,
-            "agh.",
-            choices={},
-            least={"layers": 1, "anchors": 2, "nearest": 2, "kmeans_iterations": 1},
-        )
-        if self.layers > 2:
-            raise UserError(f"--agh.layers: {self.layers}; allowed: 1, 2")
+
+@keras.saving.register_keras_serializable(package="tfhash")
+def anchor_scores(
+    features: tf.Tensor,
+    parameters: Mapping[str, tf.Tensor],
+    *,
+    nearest: int,
+    layers: int,
+    bits: int,
+) -> tf.Tensor:
+    """z(x)'W, [n, ceil(k/2)] with two layers; then, for these, how far beyond a threshold."""
+    anchors = parameters["anchors"]
+    # Without |x|^2, which is the same for all anchors of an image.
+    distances = tf.reduce_sum(anchors**2, axis=1) - 2 * features @ tf.transpose(anchors)
+    linked = tf.math.top_k(-distances, nearest)
+    weights = tf.nn.softmax(linked.values / parameters["width"])
+    rows = tf.gather(parameters["projection"], linked.indices)  # [n, s, functions]
+    first = tf.reduce_sum(weights[:, :, None] * rows, axis=1)
+    if layers == 1:
+        return first
+    upper, lower = tf.unstack(parameters["thresholds"])
+    second = tf.where(first > 0, first - upper, lower - first)
+    return tf.concat([first, second], axis=1)[:, :bits]
 
 
 class AGH(FeatureHasher):
@@ -52,8 +68,9 @@ class AGH(FeatureHasher):
     """
 
     Config = AGHConfig
+    scores = staticmethod(anchor_scores)
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         features, config = data.everything, self.config
         anchors = self._anchors(features)
         weights, width = anchor_graph(features, anchors, config.nearest)
@@ -62,8 +79,8 @@ class AGH(FeatureHasher):
         functions = -(-self.code_length // config.layers)
         if functions >= len(anchors):
             raise UserError(
-                f"--code_length: {self.code_length}; at most {config.layers * (len(anchors) - 1)} "
-                f"is allowed with {len(anchors)} anchors and --agh.layers={config.layers}"
+                f"`code_length`: {self.code_length}; at most {config.layers * (len(anchors) - 1)} "
+                f"is allowed with {len(anchors)} anchors and `layers`={config.layers}"
             )
         projection = graph_functions(weights, functions)
         parameters = {"anchors": anchors, "width": width, "projection": projection}
@@ -75,7 +92,7 @@ class AGH(FeatureHasher):
         count = min(self.config.anchors, len(features))
         if self.config.nearest > count:
             raise UserError(
-                f"--agh.nearest: {self.config.nearest}; at most {count}, the number of anchors, is "
+                f"`nearest`: {self.config.nearest}; at most {count}, the number of anchors, is "
                 "allowed"
             )
         kmeans = KMeans(
@@ -87,20 +104,9 @@ class AGH(FeatureHasher):
         )
         return kmeans.fit(features).cluster_centers_
 
-    def scores(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """z(x)'W, [n, ceil(k/2)] with two layers; then, for these, how far beyond a threshold."""
-        anchors = parameters["anchors"]
-        # Without |x|^2, which is the same for all anchors of an image.
-        distances = tf.reduce_sum(anchors**2, axis=1) - 2 * features @ tf.transpose(anchors)
-        nearest = tf.math.top_k(-distances, self.config.nearest)
-        weights = tf.nn.softmax(nearest.values / parameters["width"])
-        rows = tf.gather(parameters["projection"], nearest.indices)  # [n, s, functions]
-        first = tf.reduce_sum(weights[:, :, None] * rows, axis=1)
-        if self.config.layers == 1:
-            return first
-        upper, lower = tf.unstack(parameters["thresholds"])
-        second = tf.where(first > 0, first - upper, lower - first)
-        return tf.concat([first, second], axis=1)[:, : self.code_length]
+    def score_options(self) -> dict[str, int]:
+        config = self.config
+        return {"nearest": config.nearest, "layers": config.layers, "bits": self.code_length}
 
 
 def anchor_graph(
@@ -121,8 +127,8 @@ def anchor_graph(
     width = np.sqrt(squared[:, -1]).mean() ** 2
     if width == 0:
         raise UserError(
-            f"--agh.nearest: {nearest}; each image equals so many anchors: there are too few "
-            "different images for --method=agh"
+            f"`nearest`: {nearest}; each image equals so many anchors: there are too few "
+            "different images for `method`=agh"
         )
     weights = scipy.special.softmax(-squared / width, axis=1)
     starts = np.arange(0, indices.size + 1, nearest)
@@ -146,8 +152,8 @@ def graph_functions(weights: scipy.sparse.csr_array, count: int) -> np.ndarray:
     values, vectors = values[: -count - 1 : -1], vectors[:, : -count - 1 : -1]
     if values[-1] < 1e-9:
         raise UserError(
-            f"--code_length: the graph of {anchors} anchors has {np.sum(values >= 1e-9)} functions,"
-            f" {count} are needed; allowed: fewer bits, or more --agh.anchors"
+            f"`code_length`: the graph of {anchors} anchors has {np.sum(values >= 1e-9)} functions,"
+            f" {count} are needed; allowed: fewer bits, or more `anchors`"
         )
     return np.sqrt(images) * vectors / roots[:, None] / np.sqrt(values)
 

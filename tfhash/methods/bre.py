@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
-from tfhash import config_values, kernels
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
-from tfhash.similarity import similarity_factors, some_rows
+from tfhash.hashers.linear import kernels
+from tfhash.hashers.linear.similarity import similarity_factors, some_rows
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 _GAIN = 1e-9  # relative: steps that gain less are rounding
 
 
 @dataclass(frozen=True)
-class BREConfig:
+class BREConfig(Configuration):
     """The hyperparameters of BRE."""
 
-    anchors: int = setting(50, "anchors of a hash function, of the images learned from")
+    anchors: int = setting(50, "anchors of a hash function, of the images learned from", least=1)
     labelled_images: int = setting(
-        1000, "most labelled images learned from, chosen at random; time grows with them"
+        1000, "most labelled images learned from, chosen at random; time grows with them", least=2
     )
-    cycles: int = setting(3, "times that every weight is set to its best value")
-
-    def __post_init__(self) -> None:
-        least = {"anchors": 1, "labelled_images": 2, "cycles": 0}
-        config_values.check(self, "bre.", choices={}, least=least)
+    cycles: int = setting(3, "times that every weight is set to its best value", least=0)
 
 
 class BRE(FeatureHasher):
@@ -42,7 +36,7 @@ class BRE(FeatureHasher):
 
     Config = BREConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.seed)
         rows = some_rows(len(data.labelled), self.config.labelled_images, rng)
         factors, weights = similarity_factors(data.labels[rows])
@@ -74,8 +68,7 @@ class BRE(FeatureHasher):
             projection[chosen, bit] = rng.standard_normal(anchors)
         return projection
 
-    def scores(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return kernels.kernel_scores(features, parameters)
+    scores = staticmethod(kernels.kernel_scores)
 
 
 def descend(

@@ -7,26 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from tfhash import config_values
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.rotation import iterative_quantization, random_rotation
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.linear.rotation import iterative_quantization, random_rotation
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 
 @dataclass(frozen=True)
-class CCAITQConfig:
+class CCAITQConfig(Configuration):
     """The paper's hyperparameters."""
 
-    iterations: int = setting(50, "alternations of codes and rotation")
+    iterations: int = setting(50, "alternations of codes and rotation", least=0)
     regularisation: float = setting(
-        1e-4, "rho, added to the variances; more where images are few and features many"
+        1e-4, "rho, added to the variances; more where images are few and features many", above=0
     )
-
-    def __post_init__(self) -> None:
-        config_values.check(self, "cca_itq.", choices={}, least={"iterations": 0})
-        if self.regularisation <= 0:
-            raise UserError(f"--cca_itq.regularisation: {self.regularisation}; allowed: above 0")
 
 
 class CCAITQ(FeatureHasher):
@@ -39,12 +33,12 @@ class CCAITQ(FeatureHasher):
     Config = CCAITQConfig
     config: CCAITQConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         features = data.labelled.astype(np.float64)
         centre = features.mean(axis=0)
         labels = data.labels[:, data.labels.any(axis=0)].astype(np.float64)
         if labels.shape[1] < 2:
-            raise UserError("--method=cca_itq: one class has labelled images; 2 are needed")
+            raise UserError("`method`=cca_itq: one class has labelled images; 2 are needed")
         directions = canonical_directions(
             features - centre, labels - labels.mean(axis=0), self.config.regularisation
         )[:, : self.code_length]

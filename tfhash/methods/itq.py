@@ -7,21 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 
-from tfhash import config_values
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.rotation import iterative_quantization, random_rotation
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.linear.rotation import iterative_quantization, random_rotation
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 
 @dataclass(frozen=True)
-class ITQConfig:
+class ITQConfig(Configuration):
     """The paper's hyperparameter."""
 
-    iterations: int = setting(50, "alternations of codes and rotation; 0: PCA, randomly rotated")
-
-    def __post_init__(self) -> None:
-        config_values.check(self, "itq.", choices={}, least={"iterations": 0})
+    iterations: int = setting(
+        50, "alternations of codes and rotation; 0: PCA, randomly rotated", least=0
+    )
 
 
 class ITQ(FeatureHasher):
@@ -30,11 +28,11 @@ class ITQ(FeatureHasher):
     Config = ITQConfig
     config: ITQConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         everything = data.everything
         if self.code_length > min(everything.shape):
             raise UserError(
-                f"--code_length: {self.code_length}; ITQ has at most {min(everything.shape)} "
+                f"`code_length`: {self.code_length}; ITQ has at most {min(everything.shape)} "
                 "bits here, as many as principal components"
             )
         pca = PCA(self.code_length, svd_solver="covariance_eigh").fit(everything)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import tensorflow as tf
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from tfhash import config_values, kernels
-from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
-from tfhash.similarity import agreement, similarity_factors, some_rows
+from tfhash.hashers.linear import kernels
+from tfhash.hashers.linear.similarity import agreement, similarity_factors, some_rows
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 _SETTLED = 1e-6  # relative change of the smoothed objective at which its descent ends
 
@@ -23,21 +21,17 @@ Smoothed = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class KSHConfig:
+class KSHConfig(Configuration):
     """The hyperparameters of KSH."""
 
-    anchors: int = setting(300, "anchors of the RBF kernel, images chosen at random")
+    anchors: int = setting(300, "anchors of the RBF kernel, images chosen at random", least=1)
     labelled_images: int | None = setting(
-        None, "most labelled images learned from, chosen at random; by default all"
+        None, "most labelled images learned from, chosen at random; by default all", least=2
     )
-    iterations: int = setting(100, "most gradient steps for a hash function")
-    ridge: float = setting(0.1, "weight of the hash functions' squared norm; 0 in the paper")
-
-    def __post_init__(self) -> None:
-        least = {"anchors": 1, "labelled_images": 2, "iterations": 0}
-        config_values.check(self, "ksh.", choices={}, least=least)
-        if self.ridge <= 0:
-            raise UserError(f"--ksh.ridge: {self.ridge}; allowed: above 0")
+    iterations: int = setting(100, "most gradient steps for a hash function", least=0)
+    ridge: float = setting(
+        0.1, "weight of the hash functions' squared norm; 0 in the paper", above=0
+    )
 
 
 class KSH(FeatureHasher):
@@ -50,7 +44,7 @@ class KSH(FeatureHasher):
 
     Config = KSHConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.seed)
         rows = some_rows(len(data.labelled), self.config.labelled_images, rng)
         factors, weights = similarity_factors(data.labels[rows])
@@ -73,8 +67,7 @@ class KSH(FeatureHasher):
             "offset": -mean @ projection,
         }
 
-    def scores(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return kernels.kernel_scores(features, parameters)
+    scores = staticmethod(kernels.kernel_scores)
 
 
 def whiten(kernel: np.ndarray, ridge: float) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration
 
 
 @dataclass(frozen=True)
-class LSHConfig:
+class LSHConfig(Configuration):
     """LSH has no hyperparameters."""
 
 
@@ -19,7 +20,7 @@ class LSH(FeatureHasher):
 
     Config = LSHConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         width = data.everything.shape[1]
         directions = np.random.default_rng(self.seed).standard_normal((width, self.code_length))
         return {"projection": directions, "offset": np.zeros(self.code_length)}

@@ -7,36 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tfhash import config_values
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
-from tfhash.similarity import some_rows
+from tfhash.hashers.linear.similarity import some_rows
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 
 @dataclass(frozen=True)
-class MLHConfig:
+class MLHConfig(Configuration):
     """The hyperparameters of MLH. The paper chooses rho, lambda and epsilon by validation."""
 
-    rho: float = setting(0.4, "rho: distance that the hinge loss is about, as a part of the bits")
-    dissimilar_weight: float = setting(0.5, "lambda: weight of pairs that share no label")
-    loss_scale: float = setting(0.03, "epsilon: weight of the loss beside the scores")
-    learning_rate: float = setting(0.1, "step size of updates")
-    momentum: float = setting(0.9, "part of an update that the next one repeats")
-    pairs: int = setting(100, "pairs in an update, half of them similar")
-    updates: int = setting(5000, "updates of the directions")
-    labelled_images: int = setting(
-        5000, "most labelled images learned from, chosen at random; memory grows with their square"
+    rho: float = setting(
+        0.4, "rho: distance that the hinge loss is about, as a part of the bits", above=0
     )
-
-    def __post_init__(self) -> None:
-        least = {"pairs": 2, "updates": 0, "labelled_images": 2}
-        config_values.check(self, "mlh.", choices={}, least=least)
-        for name in ("rho", "dissimilar_weight", "loss_scale", "learning_rate"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--mlh.{name}: {getattr(self, name)}; allowed: above 0")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"--mlh.momentum: {self.momentum}; allowed: 0 to below 1")
+    dissimilar_weight: float = setting(0.5, "lambda: weight of pairs that share no label", above=0)
+    loss_scale: float = setting(0.03, "epsilon: weight of the loss beside the scores", above=0)
+    learning_rate: float = setting(0.1, "step size of updates", above=0)
+    momentum: float = setting(0.9, "part of an update that the next one repeats", least=0, below=1)
+    pairs: int = setting(100, "pairs in an update, half of them similar", least=2)
+    updates: int = setting(5000, "updates of the directions", least=0)
+    labelled_images: int = setting(
+        5000,
+        "most labelled images learned from, chosen at random; memory grows with their square",
+        least=2,
+    )
 
 
 class MLH(FeatureHasher):
@@ -51,7 +45,7 @@ class MLH(FeatureHasher):
     Config = MLHConfig
 
     @threadpool_limits.wrap(limits=1, user_api="blas")  # small products: threads only wait
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         config = self.config
         rng = np.random.default_rng(self.seed)
         rows = some_rows(len(data.labelled), config.labelled_images, rng)
@@ -79,7 +73,7 @@ def with_unit_norm(features: np.ndarray) -> np.ndarray:
     """Features [n, F] over one number, so that their mean squared norm is 1."""
     norm = np.sqrt(np.square(features).sum(axis=1).mean())
     if norm == 0:
-        raise UserError("--features: those of all labelled images are 0; they must differ")
+        raise UserError("`features`: those of all labelled images are 0; they must differ")
     return features / norm
 
 
@@ -91,7 +85,7 @@ def pairs_of_each_kind(relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     similar, dissimilar = (np.flatnonzero(np.triu(kind, 1)) for kind in (relevant, ~relevant))
     for name, pairs in (("a label", similar), ("no label", dissimilar)):
         if not len(pairs):
-            raise UserError(f"--method=mlh: no two labelled images share {name}; it needs such")
+            raise UserError(f"`method`=mlh: no two labelled images share {name}; it needs such")
     return similar, dissimilar
 
 

@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
-import tensorflow as tf
 
-from tfhash import config_values, kernels
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.linear import kernels
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 _CYCLES = 10  # over the bits at most, in one update of the codes; fewer where none changes
 
 
 @dataclass(frozen=True)
-class SDHConfig:
+class SDHConfig(Configuration):
     """The hyperparameters of SDH."""
 
-    anchors: int = setting(1000, "anchors of the RBF kernel, labelled images chosen at random")
-    classifier_weight: float = setting(1.0, "lambda: weight of the classifier's squared norm")
-    hash_weight: float = setting(1e-5, "nu: weight of the difference of codes and hash functions")
-    ridge: float = setting(0.01, "weight of the hash functions' squared norm; 0 in the paper")
-    iterations: int = setting(5, "iterations: classifier, hash functions, codes")
-
-    def __post_init__(self) -> None:
-        config_values.check(self, "sdh.", choices={}, least={"anchors": 1, "iterations": 1})
-        for name in ("classifier_weight", "hash_weight", "ridge"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--sdh.{name}: {getattr(self, name)}; allowed: above 0")
+    anchors: int = setting(
+        1000, "anchors of the RBF kernel, labelled images chosen at random", least=1
+    )
+    classifier_weight: float = setting(
+        1.0, "lambda: weight of the classifier's squared norm", above=0
+    )
+    hash_weight: float = setting(
+        1e-5, "nu: weight of the difference of codes and hash functions", above=0
+    )
+    ridge: float = setting(
+        0.01, "weight of the hash functions' squared norm; 0 in the paper", above=0
+    )
+    iterations: int = setting(5, "iterations: classifier, hash functions, codes", least=1)
 
 
 class SDH(FeatureHasher):
@@ -44,9 +44,9 @@ class SDH(FeatureHasher):
 
     Config = SDHConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         if data.relevant().all():
-            raise UserError("--method=sdh: all labelled images share a label; it needs two classes")
+            raise UserError("`method`=sdh: all labelled images share a label; it needs two classes")
         rng = np.random.default_rng(self.seed)
         anchors = kernels.choose_anchors(data.labelled, self.config.anchors, rng)
         width = kernels.typical_distance(data.labelled, anchors)
@@ -56,8 +56,7 @@ class SDH(FeatureHasher):
         offset = np.zeros(self.code_length)
         return {"anchors": anchors, "width": width, "projection": projection, "offset": offset}
 
-    def scores(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return kernels.kernel_scores(features, parameters)
+    scores = staticmethod(kernels.kernel_scores)
 
 
 def discrete_hashing(

@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.decomposition import PCA
 
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.shallow import FeatureData, FeatureHasher, linear_scores
+from tfhash.settings import Configuration
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+def eigenfunctions(features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """cos(features @ projection + offset): float32 [n, F] -> [n, k]."""
+    return tf.cos(linear_scores(features, parameters))
 
 
 @dataclass(frozen=True)
-class SHConfig:
+class SHConfig(Configuration):
     """SH has no hyperparameters."""
 
 
@@ -25,8 +33,9 @@ class SH(FeatureHasher):
     """
 
     Config = SHConfig
+    scores = staticmethod(eigenfunctions)
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         everything = data.everything
         directions = min(self.code_length, *everything.shape)
         pca = PCA(directions, svd_solver="covariance_eigh").fit(everything)
@@ -39,9 +48,6 @@ class SH(FeatureHasher):
             "projection": projection,
             "offset": -pca.mean_ @ projection - low[direction] * frequency,
         }
-
-    def scores(self, features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        return tf.cos(super().scores(features, parameters))
 
 
 def smoothest(ranges: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

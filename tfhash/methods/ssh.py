@@ -7,39 +7,31 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from tfhash import config_values
 from tfhash.errors import UserError
-from tfhash.hasher import setting
-from tfhash.shallow import FeatureData, FeatureHasher
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.settings import Configuration, setting
 
 LEARNING = ("sequential", "orthogonal", "nonorthogonal")
 
 
 @dataclass(frozen=True)
-class SSHConfig:
+class SSHConfig(Configuration):
     """The hyperparameters of SSH."""
 
     learning: str = setting(
         "sequential",
         "how the directions are learned: sequential, each corrects the mistakes of those before "
         "it, the best of the paper; orthogonal; or nonorthogonal",
+        choices=LEARNING,
     )
-    eta: float = setting(0.1, "weight of the variance over all images, against labelled pairs")
-    alpha: float = setting(1.0, "step size by which wrong pairs gain weight (sequential)")
-    rho: float = setting(0.1, "weight of orthogonality (nonorthogonal)")
+    eta: float = setting(
+        0.1, "weight of the variance over all images, against labelled pairs", least=0
+    )
+    alpha: float = setting(1.0, "step size by which wrong pairs gain weight (sequential)", least=0)
+    rho: float = setting(0.1, "weight of orthogonality (nonorthogonal)", above=0)
     labelled_images: int = setting(
-        2000, "most labelled images whose pairs are learned from; chosen at random"
+        2000, "most labelled images whose pairs are learned from; chosen at random", least=2
     )
-
-    def __post_init__(self) -> None:
-        config_values.check(
-            self,
-            "ssh.",
-            choices={"learning": LEARNING},
-            least={"eta": 0, "alpha": 0, "labelled_images": 2},
-        )
-        if self.rho <= 0:
-            raise UserError(f"--ssh.rho: {self.rho}; allowed: above 0")
 
 
 class SSH(FeatureHasher):
@@ -53,17 +45,17 @@ class SSH(FeatureHasher):
 
     Config = SSHConfig
 
-    def fit(self, data: FeatureData) -> dict[str, np.ndarray]:
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         features = data.everything
         if self.code_length > features.shape[1]:
             raise UserError(
-                f"--code_length: {self.code_length}; --method=ssh allows 1 to "
+                f"`code_length`: {self.code_length}; `method`=ssh allows 1 to "
                 f"{features.shape[1]}, the number of features"
             )
         covariance = (features.T @ features / len(features)).astype(np.float64)
         scale = np.trace(covariance)
         if scale == 0:
-            raise UserError("--method=ssh: all images have the same features")
+            raise UserError("`method`=ssh: all images have the same features")
         labelled, pairs = self._pairs(data)
         projection = self._directions(labelled / np.float32(scale**0.5), pairs, covariance / scale)
         return {"projection": projection, "offset": np.zeros(self.code_length)}
@@ -75,7 +67,7 @@ class SSH(FeatureHasher):
         rows = np.sort(rng.choice(len(data.labelled), count, replace=False))
         similar = data.relevant(rows)
         if similar.all():
-            raise UserError("--method=ssh: all labelled images share a label; it needs two classes")
+            raise UserError("`method`=ssh: all labelled images share a label; it needs two classes")
         return data.labelled[rows], np.where(similar, np.float32(1), np.float32(-1))
 
     def _directions(
@@ -111,7 +103,7 @@ def nonorthogonal(adjusted: np.ndarray, bits: int, rho: float) -> np.ndarray:
     """
     lowest = scipy.linalg.eigvalsh(adjusted, subset_by_index=(0, 0), driver="evx")[0]
     if lowest <= -rho:
-        raise UserError(f"--ssh.rho: {rho}; allowed for these pairs: above {-lowest:.3g}")
+        raise UserError(f"`rho`: {rho}; allowed for these pairs: above {-lowest:.3g}")
     factor = np.linalg.cholesky(np.eye(len(adjusted)) + adjusted / rho)
     return factor @ top_eigenvectors(adjusted, bits)
 

@@ -83,9 +83,9 @@ def build(
     Raises ValueError for an unknown name or layer, an impossible size, or weights that do not fit.
     """
     if name not in names():
-        raise UserError(f"--backbone: unknown {name!r}; allowed: {', '.join(names())}")
+        raise UserError(f"`backbone`: unknown {name!r}; allowed: {', '.join(names())}")
     if input_size is not None and input_size < 1:
-        raise UserError(f"--backbone_size: {input_size} is not allowed; at least 1 pixel")
+        raise UserError(f"`backbone_size`: {input_size} is not allowed; at least 1 pixel")
     size = _NATIVE_SIZE.get(name, 224) if input_size is None else input_size
     trunk = _trunk(name, size, weights)
     if weights not in (None, "imagenet"):
@@ -104,11 +104,11 @@ def _trunk(name: str, size: int | None, weights: str | Path | None) -> keras.Mod
     if name in _APPLICATIONS:
         return _application(name, size, "imagenet" if weights == "imagenet" else None)
     if weights == "imagenet":
-        raise UserError(f"--weights: 'imagenet' is not there for {name}; give the path of a file")
+        raise UserError(f"`weights`: 'imagenet' is not there for {name}; give the path of a file")
     try:
         return _OWN[name](size)
     except ValueError as error:
-        raise UserError(f"--backbone_size: {size} pixels are too few for {name}") from error
+        raise UserError(f"`backbone_size`: {size} pixels are too few for {name}") from error
 
 
 def _application(name: str, size: int, weights: str | None) -> keras.Model:
@@ -119,8 +119,8 @@ def _application(name: str, size: int, weights: str | None) -> keras.Model:
     # A failed download raises a bare Exception.
     except Exception as error:
         raise UserError(
-            f"--backbone: keras cannot build {name} for --backbone_size={size} and "
-            f"--weights={weights}: {textwrap.shorten(str(error), 300)}"
+            f"`backbone`: keras cannot build {name} for `backbone_size`={size} and "
+            f"`weights`={weights}: {textwrap.shorten(str(error), 300)}"
         ) from error
 
 
@@ -140,7 +140,7 @@ def _freeze(trunk: keras.Model, last: str) -> None:
     layer_names = [layer.name for layer in learners]
     if last not in layer_names:
         raise UserError(
-            f"--frozen_through: {trunk.name} has no layer {last!r}; "
+            f"`frozen_through`: {trunk.name} has no layer {last!r}; "
             f"allowed: all, {', '.join(layer_names)}"
         )
     for layer in learners[: layer_names.index(last) + 1]:
@@ -153,7 +153,7 @@ def _averages(trunk: keras.Model, layer_names: Sequence[str]) -> keras.Model:
     for name in layer_names:
         if name not in maps:
             raise UserError(
-                f"--feature_layers: {trunk.name} has no layer {name!r} with a map; "
+                f"`feature_layers`: {trunk.name} has no layer {name!r} with a map; "
                 f"allowed: {', '.join(maps)}"
             )
     averages = [layers.GlobalAveragePooling2D(name=f"{n}_average")(maps[n]) for n in layer_names]

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ BATCH = 128
 def fingerprint(network: keras.Model, images: np.ndarray) -> str:
     """32 hexadecimal digits of the network's structure and weights, and of the images."""
     digest = hashlib.sha256(_structure(network).encode())
-    digest.update(f"{images.shape} {images.dtype} {keras.config.dtype_policy().name}".encode())
+    digest.update(f"{images.shape} {images.dtype} {network.dtype_policy.name}".encode())
     for weight in network.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
     digest.update(np.ascontiguousarray(images))
@@ -55,26 +56,35 @@ def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
             yield layer
 
 
-def cached_features(network: keras.Model, images: np.ndarray, cache_dir: str | Path) -> np.ndarray:
+def cached_features(
+    network: keras.Model, images: np.ndarray, cache_dir: str | Path | None
+) -> np.ndarray:
     """network(images): uint8 [n, S, S, 3] -> float32 [n, F].
 
     They are kept in cache_dir/FINGERPRINT/ in chunks, so that an interrupted computation goes on
-    where it stopped and a second one only reads. Shows a progress bar while it computes.
+    where it stopped and a second one only reads; with None, they are not kept. Shows a progress
+    bar while it computes more than one chunk.
     """
+    forward = tf.function(lambda batch: network(tf.cast(batch, tf.float32), training=False))
+
+    def chunk_from(start: int) -> np.ndarray:
+        chunk = images[start : start + CHUNK]
+        parts = [forward(chunk[i : i + BATCH]).numpy() for i in range(0, len(chunk), BATCH)]
+        return np.concatenate(parts).astype(np.float32)
+
+    starts = range(0, len(images), CHUNK)
+    if cache_dir is None:
+        return np.concatenate([chunk_from(start) for start in starts])
     directory = Path(cache_dir).expanduser() / fingerprint(network, images)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--cache_dir: cannot write to {cache_dir} ({error})") from None
-    forward = tf.function(lambda batch: network(tf.cast(batch, tf.float32), training=False))
-    starts = range(0, len(images), CHUNK)
+        raise UserError(f"`cache_dir`: cannot write to {cache_dir} ({error})") from None
     missing = [start for start in starts if not (directory / f"{start:09d}.npy").is_file()]
     bar = keras.utils.Progbar(len(missing), unit_name="chunk") if missing else None
     for start in missing:
-        chunk = images[start : start + CHUNK]
-        parts = [forward(chunk[i : i + BATCH]).numpy() for i in range(0, len(chunk), BATCH)]
         temporary = directory / f".{start:09d}.tmp-{os.getpid()}.npy"
-        np.save(temporary, np.concatenate(parts).astype(np.float32))
+        np.save(temporary, chunk_from(start))
         os.replace(temporary, directory / f"{start:09d}.npy")
         bar.add(1)
     return np.concatenate(
@@ -82,6 +92,7 @@ def cached_features(network: keras.Model, images: np.ndarray, cache_dir: str | P
     )
 
 
+@keras.saving.register_keras_serializable(package="tfhash")
 class Standardise(layers.Layer):
     """Features with mean 0 and variance 1, or the first principal components of these.
 
@@ -94,11 +105,15 @@ class Standardise(layers.Layer):
         super().__init__(dtype="float32", name="standardise")
         self.components = components
         self.scale = scale
+        self.features = features
         self.mean = self.add_weight((features,), "zeros", trainable=False, name="mean")
         self.deviation = self.add_weight((features,), "ones", trainable=False, name="deviation")
         if components:
             self.axes = self.add_weight((features, components), trainable=False, name="axes")
         self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        return {"features": self.features, "components": self.components, "scale": self.scale}
 
     def adapt(self, features: np.ndarray) -> None:
         """Takes the statistics of features [n, F]; one that never varies is left unscaled."""

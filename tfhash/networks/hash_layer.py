@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -39,9 +40,9 @@ class HashNetwork(keras.Model):
         name: str = "hash_network",
     ):
         if code_length < 1:
-            raise UserError(f"--code_length: {code_length} is not allowed; at least 1 bit")
+            raise UserError(f"`code_length`: {code_length}; allowed: at least 1 bit")
         if not 0 <= dropout < 1:
-            raise UserError(f"dropout: {dropout} is not allowed; 0 <= dropout < 1")
+            raise UserError(f"`dropout`: {dropout}; allowed: at least 0 and below 1")
         # A float32 model hands images on as they are; the layers below follow the global policy.
         super().__init__(name=name, dtype="float32")
         self.code_length = code_length
@@ -54,6 +55,21 @@ class HashNetwork(keras.Model):
         self.hash_layer = keras.layers.Dense(
             code_length, activation="sigmoid", dtype="float32", name="hash_layer"
         )
+
+    def get_config(self) -> dict[str, Any]:
+        backbone = self.backbone
+        return {
+            "code_length": self.code_length,
+            "backbone": backbone and keras.saving.serialize_keras_object(backbone),
+            "hidden_units": [layer.units for layer in self.hidden_layers],
+            "dropout": self.dropout,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> HashNetwork:
+        backbone = config["backbone"] and keras.saving.deserialize_keras_object(config["backbone"])
+        return cls(**{**config, "backbone": backbone})
 
     def build(self, input_shape):
         width = input_shape[-1] if self.backbone is None else self.backbone.output_shape[-1]
@@ -69,6 +85,30 @@ class HashNetwork(keras.Model):
         uninterrupted one; ValueError without it when training with dropout.
         """
         return self.hash_layer(self.features(inputs, training, dropout_seed))
+
+    def scores(
+        self,
+        inputs,
+        training: bool = False,
+        dropout_seed: tf.Tensor | None = None,
+        beside: Sequence[keras.layers.Dense] = (),
+    ):
+        """What the sigmoid is taken of, float32 [N, k]: a bit is 1 where its score is positive.
+
+        beside: built linear layers on the same features, whose answers follow the k scores. All
+        come of one product, so that the features get one gradient: TensorFlow adds three in
+        whichever order their memory is free, and a run would not repeat bit for bit.
+        """
+        features = keras.ops.cast(self.features(inputs, training, dropout_seed), "float32")
+        heads = (self.hash_layer, *beside)
+        kernel = keras.ops.concatenate([head.kernel for head in heads], axis=1)
+        bias = keras.ops.concatenate([head.bias for head in heads])
+        return keras.ops.matmul(features, kernel) + bias
+
+    @property
+    def width(self) -> int:
+        """How many numbers the hash layer sees of an image, once it is built."""
+        return self.hash_layer.kernel.shape[0]
 
     def features(self, inputs, training: bool = False, dropout_seed: tf.Tensor | None = None):
         """What the hash layer sees, float [N, width]: arguments as for the whole network."""

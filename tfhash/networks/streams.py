@@ -21,20 +21,15 @@ class Streams(keras.Model):
         self.hash_network = hash_network
         self.source = _logits(1, seed, "source")
         self.classes = _logits(class_count, seed + 1, "classes")
-        width = hash_network.hash_layer.kernel.shape[0]
         for head in (self.source, self.classes):
-            head.build((None, width))
+            head.build((None, hash_network.width))
         self.built = True
 
     def call(self, inputs, training=False, dropout_seed=None):
         """[n, ...] -> codes [n, k] in (0, 1), logits of being real [n], of classes [n, C]."""
-        features = self.hash_network.features(inputs, training, dropout_seed)
-        heads = (self.hash_network.hash_layer, self.source, self.classes)
-        # In one product, so that the features get one gradient. TensorFlow adds three in whichever
-        # order their memory is free, and a run would not repeat bit for bit.
-        kernel = keras.ops.concatenate([head.kernel for head in heads], axis=1)
-        bias = keras.ops.concatenate([head.bias for head in heads])
-        logits = keras.ops.matmul(keras.ops.cast(features, "float32"), kernel) + bias
+        logits = self.hash_network.scores(
+            inputs, training, dropout_seed, beside=(self.source, self.classes)
+        )
         code_length = self.hash_network.code_length
         codes = keras.ops.sigmoid(logits[:, :code_length])
         return codes, logits[:, code_length], logits[:, code_length + 1 :]

@@ -40,7 +40,7 @@ def load(model: keras.Model, path: str | Path, *, allow_pickle: bool = False) ->
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"--weights: there is no file {path}")
+        raise UserError(f"`weights`: there is no file {path}")
     if path.suffix == ".h5":
         _load_h5(model, path)
     elif path.suffix == ".npz":
@@ -48,12 +48,12 @@ def load(model: keras.Model, path: str | Path, *, allow_pickle: bool = False) ->
     elif path.suffix == ".npy":
         if not allow_pickle:
             raise UserError(
-                f"--weights: {path} is a pickle, which can run any code when it is read; "
-                "pass --allow_pickle_weights if you trust it"
+                f"`weights`: {path} is a pickle, which can run any code when it is read; "
+                "pass `allow_pickle_weights` if you trust it"
             )
         assign(model, _read_pickled_dict(path), source=path)
     else:
-        raise UserError(f"--weights: {path} must end in .npz, .npy or .h5")
+        raise UserError(f"`weights`: {path} must end in .npz, .npy or .h5")
 
 
 def assign(model: keras.Model, arrays: Mapping[str, np.ndarray], *, source: str | Path) -> None:
@@ -72,10 +72,10 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray], *, source: str 
         for variable in layer.weights:
             array = by_layer.get((layer.name, variable.name))
             if array is None:
-                raise UserError(f"--weights: {source} has no {layer.name}/{variable.name}")
+                raise UserError(f"`weights`: {source} has no {layer.name}/{variable.name}")
             if array.shape != tuple(variable.shape):
                 raise UserError(
-                    f"--weights: {source}: {layer.name}/{variable.name} has shape "
+                    f"`weights`: {source}: {layer.name}/{variable.name} has shape "
                     f"{array.shape}, expected {tuple(variable.shape)}"
                 )
             assignments.append((variable, array))
@@ -88,7 +88,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
     except _UNREADABLE as error:
-        raise UserError(f"--weights: {path} is not an .npz file of plain arrays") from error
+        raise UserError(f"`weights`: {path} is not an .npz file of plain arrays") from error
 
 
 def _read_pickled_dict(path: Path) -> dict[str, np.ndarray]:
@@ -102,7 +102,7 @@ def _read_pickled_dict(path: Path) -> dict[str, np.ndarray]:
         }
     except _UNREADABLE as error:
         raise UserError(
-            f"--weights: {path} is not a pickled dict of layer: [kernel, bias]"
+            f"`weights`: {path} is not a pickled dict of layer: [kernel, bias]"
         ) from error
 
 
@@ -112,4 +112,4 @@ def _load_h5(model: keras.Model, path: Path) -> None:
     except _UNREADABLE as error:
         # Keras goes on to print whole arrays; the layer and both shapes come first.
         reason = textwrap.shorten(str(error), 400)
-        raise UserError(f"--weights: cannot load {path}: {reason}") from error
+        raise UserError(f"`weights`: cannot load {path}: {reason}") from error

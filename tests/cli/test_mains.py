@@ -1,0 +1,87 @@
+"""tfhash.cli.mains, each case in its own process: absl parses flags once per process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tfhash.cli import mains
+
+_COMMAND = """
+from absl import flags
+from tfhash import mains
+from tfhash.errors import UserError
+
+_MODE = flags.DEFINE_enum("mode", None, ["fine", "status", "mistake", "bug"], "", required=True)
+
+def main(argv):
+    if _MODE.value == "mistake":
+        raise UserError("--count: received 0,\\n  allowed is 1 or more")
+    if _MODE.value == "bug":
+        raise ValueError("unforeseen")
+    return 3 if _MODE.value == "status" else None
+
+mains.run("tfhash.tiny", main)
+"""
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", _COMMAND, *arguments], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(("mode", "status"), [("fine", 0), ("status", 3)])
+def test_the_exit_status_is_what_main_returns(mode, status):
+    process = _run(f"--mode={mode}")
+    assert (process.returncode, process.stderr) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--mode=mistake"], "--count: received 0, allowed is 1 or more"),
+        ([], "--mode"),
+        (["--mode=other"], "--mode=other"),
+        (["--mdoe=fine"], "mdoe"),
+        (["--mode=fine", "--flagfile=no/such/file"], "no/such/file"),
+        (["--mode=fine", "runs/first"], "unexpected argument 'runs/first'"),
+    ],
+)
+def test_a_mistake_of_the_user_is_one_line_and_status_2(arguments, words):
+    process = _run(*arguments)
+    assert process.returncode == 2
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("tfhash.tiny: error: ")
+    assert words in line
+
+
+def test_any_other_error_keeps_its_traceback():
+    process = _run("--mode=bug")
+    assert process.returncode == 1
+    assert "Traceback" in process.stderr and "ValueError: unforeseen" in process.stderr
+
+
+def test_a_missing_extra_is_one_line_and_status_2(capsys):
+    mains.require("tfhash.tried", "serving", "sys", "absl")
+    with pytest.raises(SystemExit) as ended:
+        mains.require("tfhash.tried", "serving", "absl", "no_such_package", "nor_this")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "tfhash.tried: error: not installed: no_such_package, nor_this; the extra serving of "
+        "tfhash brings it\n"
+    )
+
+
+def test_each_figure_of_a_table_stands_apart_from_its_name(capsys):
+    shown = dict.fromkeys(("triplet_accuracy", "class_accuracy", "precision_at100"), 0.25)
+    facts = {"method": "x", "code_length": 8, "dataset": "y", "protocol": "z", "ties": "expected"}
+    sizes = {"split_fingerprint": "0", "query_count": 1, "database_size": 1}
+    more = {"map": 0.5, "map_at5000": 0.5, "precision_radius2": 0.5}
+    mains.print_table(facts | sizes | shown | more)
+    _, *rows = capsys.readouterr().out.splitlines()
+    assert len(rows) == 6
+    assert all(re.fullmatch(r"  \S.* 0\.\d{4}", row) for row in rows), rows

@@ -1,0 +1,179 @@
+"""SSGAH as a Hasher: its stages, what it keeps, and what it refuses."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfhash import methods
+from tfhash.data import sources, splits
+from tfhash.errors import UserError
+from tfhash.hashers.deep import DeepSettings
+from tfhash.methods.ssgah import SSGAH, SSGAHConfig
+from tfhash.networks import backbones
+from tfhash.training.run import Run
+
+SETTINGS = DeepSettings(steps=2, batch_size=12, unlabelled_batch_size=6, checkpoint_every=2)
+CONFIG = SSGAHConfig(
+    gan_steps=2, gan_size=16, gan_width=4, condition_size=4, noise_size=4, hash_learning_rate=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    image_set = sources.load("digits")
+    return image_set, splits.make(
+        image_set, seed=0, queries_per_class=5, labelled_per_class=10, validation_fraction=0.2
+    )
+
+
+def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0):
+    return SSGAH(config, settings, code_length=bits, image_size=16, seed=seed)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A weights file for small_cnn, with which features can be made."""
+    keras.utils.set_random_seed(3)
+    trunk = backbones.build("small_cnn").get_layer("small_cnn")
+    path = tmp_path_factory.mktemp("weights") / "small.npz"
+    np.savez(
+        path,
+        **{
+            f"{layer.name}/{weight.name}": keras.ops.convert_to_numpy(weight)
+            for layer in trunk.layers
+            for weight in layer.weights
+        },
+    )
+    return str(path)
+
+
+def test_it_is_the_method_of_its_module():
+    assert methods.get("ssgah") is SSGAH
+
+
+def test_it_learns_encodes_saves_and_loads(digits, tmp_path):
+    image_set, parts = digits
+    hasher = make()
+    facts = hasher.learn(image_set, parts, Run(tmp_path))
+    gauges = facts["stage1_gauges"]
+    assert set(gauges) == {"gauge/order", "gauge/class_p", "gauge/class_n"}
+    codes = hasher.encode(image_set.images[:50])
+    assert codes.shape == (50, 2) and codes.dtype == np.uint8
+    assert not (codes[:, 1] & 0b1111).any()  # 12 bits fill one byte and a half
+    hasher.save(tmp_path / "kept")
+    other = make(seed=9)
+    assert (other.encode(image_set.images[:50]) != codes).any()
+    other.load(tmp_path / "kept")
+    np.testing.assert_array_equal(other.encode(image_set.images[:50]), codes)
+
+
+def test_loading_where_nothing_was_saved_is_a_users_mistake(tmp_path):
+    with pytest.raises(UserError, match="--model_dir"):
+        make().load(tmp_path)
+
+
+def test_the_encoder_and_embed_agree_in_feature_space(digits, weights, tmp_path):
+    """embed takes cached features, the encoder computes them from the images."""
+    image_set, parts = digits
+    settings = dataclasses.replace(
+        SETTINGS, weights=weights, flip=True, cache_dir=str(tmp_path / "cache")
+    )
+    config = dataclasses.replace(CONFIG, space="features", hidden_units=8)
+    hasher = make(config, settings)
+    hasher.learn(image_set, parts, Run(tmp_path))
+    images = image_set.images[:20]
+    direct = hasher.encoder.predict(images.astype(np.float32), verbose=0)
+    np.testing.assert_allclose(hasher.embed(images), direct, atol=1e-5)
+    assert hasher.draw(image_set, parts, tmp_path)[0].is_file()
+
+
+def test_statistics_of_features_leave_the_queries_out(digits, weights, tmp_path):
+    image_set, parts = digits
+    settings = dataclasses.replace(SETTINGS, weights=weights, cache_dir=str(tmp_path))
+    hasher = make(dataclasses.replace(CONFIG, space="features", variant="baseline"), settings)
+    hasher.learn(image_set, parts, Run(tmp_path / "run"))
+    raw = hasher.space.backbone.predict(image_set.images.astype(np.float32), verbose=0)
+    learned = np.setdiff1d(np.arange(len(raw)), parts.query)
+    mean = keras.ops.convert_to_numpy(hasher.space.standardise.mean)
+    np.testing.assert_allclose(mean, raw[learned].mean(axis=0), atol=1e-4)
+    assert np.abs(mean - raw.mean(axis=0)).max() > 1e-4
+
+
+def test_stage_1_is_reused_over_bits_and_seeds(digits, tmp_path):
+    image_set, parts = digits
+    config = dataclasses.replace(CONFIG, stage1_dir=str(tmp_path / "stage1"))
+    first = make(config)
+    first.learn(image_set, parts, Run(tmp_path / "a"))
+    kept = tmp_path / "stage1" / "gan-00000002.weights.h5"
+    written = kept.stat().st_mtime_ns
+    second = make(dataclasses.replace(config, variant="w_ssr"), bits=24, seed=5)
+    second.learn(image_set, parts, Run(tmp_path / "b"))
+    assert kept.stat().st_mtime_ns == written
+    third = make(dataclasses.replace(config, variant="w_ssr"), seed=6)
+    third.learn(image_set, parts, Run(tmp_path / "c"))
+    for one, other in zip(
+        second.networks["generator_p"].get_weights(),
+        third.networks["generator_p"].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_stage_1_of_another_split_or_network_is_refused(digits, tmp_path):
+    image_set, parts = digits
+    config = dataclasses.replace(CONFIG, stage1_dir=str(tmp_path))
+    make(config).learn(image_set, parts, Run(tmp_path / "a"))
+    other = splits.make(image_set, seed=1, queries_per_class=5, labelled_per_class=10)
+    with pytest.raises(UserError, match="split_fingerprint"):
+        make(config).learn(image_set, other, Run(tmp_path / "b"))
+    with pytest.raises(UserError, match="gan_width: 8"):
+        make(dataclasses.replace(config, gan_width=8)).learn(image_set, parts, Run(tmp_path / "c"))
+
+
+def test_the_gate_scales_l_ssr_by_the_gauges(digits, tmp_path):
+    """weight = weight_ssr * max(0, class_p - class_n), as metrics.json reports it."""
+    image_set, parts = digits
+    config = dataclasses.replace(CONFIG, gate=True, variant="w_ssr", weight_ssr=2.0)
+    facts = make(config).learn(image_set, parts, Run(tmp_path))
+    gauges = facts["stage1_gauges"]
+    assert facts["gate"] == max(gauges["gauge/class_p"] - gauges["gauge/class_n"], 0.0)
+
+
+def test_the_baseline_has_no_gan_and_the_same_labelled_batches(digits, tmp_path):
+    image_set, parts = digits
+    baseline = make(dataclasses.replace(CONFIG, variant="baseline"))
+    facts = baseline.learn(image_set, parts, Run(tmp_path))
+    assert set(baseline.networks) == {"hash_network"} and "stage1_gauges" not in facts
+    assert baseline.variant == "baseline" and make().variant is None
+    assert baseline.draw(image_set, parts, tmp_path) == []
+
+
+def test_no_unlabelled_images_are_allowed(digits, tmp_path):
+    """What labelled images there are then feed G, D and L_ssr."""
+    image_set, parts = digits
+    alone = dataclasses.replace(parts, unlabelled=parts.unlabelled[:0])
+    facts = make().learn(image_set, alone, Run(tmp_path))
+    assert set(facts["stage1_gauges"]) == {"gauge/order"}
+
+
+def test_metrics_facts_are_plain_json(digits, tmp_path):
+    image_set, parts = digits
+    facts = make(dataclasses.replace(CONFIG, variant="w_ar")).learn(image_set, parts, Run(tmp_path))
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("variant", "x"), ("space", "x"), ("discriminator", "x"), ("hash_optimizer", "x")],
+)
+def test_unknown_choices_name_the_flag(field, value):
+    with pytest.raises(UserError, match=f"--ssgah.{field}: 'x'; allowed: "):
+        SSGAHConfig(**{field: value})
+
+
+def test_code_length_0_is_refused():
+    with pytest.raises(UserError, match="--code_length: 0"):
+        make(bits=0)

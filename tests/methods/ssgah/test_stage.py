@@ -1,0 +1,341 @@
+"""SSGAH's objectives: which network each loss reaches, and which it does not."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfhash import losses
+from tfhash.methods.ssgah import RANKINGS, SSGAHConfig
+from tfhash.methods.ssgah.stage import SSGAHStage
+
+BITS, ITEM, CONDITION, NOISE = 4, 6, 3, 2
+
+
+class TinySpace:
+    """Items are vectors, and every network sees them as they are."""
+
+    def to_gan(self, x):
+        assert x.shape.rank == 2, "a list of items, not groups"
+        return x
+
+    def synthetic(self, decoded, x=None):
+        return decoded if x is None else x + decoded
+
+    def to_hash(self, synthetic):
+        return synthetic
+
+
+class Dense(keras.layers.Dense):
+    """A dense layer that takes what a HashNetwork is called with."""
+
+    def call(self, inputs, training=False, dropout_seed=None):
+        return super().call(inputs)
+
+
+class Condition(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2 * CONDITION)
+
+    def call(self, x, training=False):
+        return keras.ops.split(self.dense(x), 2, axis=-1)
+
+
+class Discriminator(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def embed(self, x, training=False, dropout_seed=None):
+        return x
+
+    def compare(self, query, positive, negative, training=False, dropout_seed=None):
+        return self.dense(keras.ops.concatenate([query * positive, query * negative], -1))[:, 0]
+
+    def call(self, x):
+        return self.compare(*x)
+
+
+def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0, **options):
+    keras.utils.set_random_seed(0)
+    networks = {
+        "hash_network": Dense(BITS, "sigmoid"),
+        "condition": Condition(),
+        "generator_p": Dense(ITEM),
+        "generator_n": Dense(ITEM),
+        "discriminator": Discriminator(),
+    }
+    networks["hash_network"].build((None, ITEM))
+    for generator in ("generator_p", "generator_n"):
+        networks[generator].build((None, CONDITION + NOISE))
+    networks["condition"](tf.zeros((1, ITEM)))
+    networks["discriminator"]((tf.zeros((1, ITEM)),) * 3)
+    config = SSGAHConfig(**options)
+    stage = SSGAHStage(
+        networks,
+        TinySpace(),
+        config,
+        rankings=RANKINGS[variant] if rankings is None else rankings,
+        train_gan=variant in ("ssgah", "w_ar") if train_gan is None else train_gan,
+        weight_ssr=weight_ssr,
+        code_length=BITS,
+        seed=0,
+    )
+    stage.compile(
+        {
+            name: (keras.optimizers.SGD(0.1), variables)
+            for name, variables in stage.variables_by_optimizer().items()
+        }
+    )
+    return stage
+
+
+def make_batch(groups=2, labelled=5, unlabelled=3):
+    rng = np.random.default_rng(0)
+    return {
+        "images": tf.constant(rng.normal(size=(groups, labelled, ITEM)), tf.float32),
+        "unlabelled": tf.constant(rng.normal(size=(groups, unlabelled, ITEM)), tf.float32),
+        "triplets": tf.constant([[[0, 1, 2], [3, 4, 0], [1, 0, 3]]] * groups, tf.int32),
+        "noise": tf.constant(
+            rng.normal(size=(groups, labelled + unlabelled, CONDITION + NOISE)), tf.float32
+        ),
+    }
+
+
+def as_vectors(gradients):
+    return {
+        name: np.concatenate([g.numpy().ravel() for g in of_variables])
+        for name, of_variables in gradients.items()
+    }
+
+
+def test_each_variant_trains_the_networks_that_the_paper_names():
+    """Section 4.6: the baseline trains H; w/ssr trains H with G and D fixed; the others all."""
+    trained = {
+        variant: set(make_stage(variant).gradients(make_batch())[0]) for variant in RANKINGS
+    }
+    everything = {"hash", "generator", "discriminator"}
+    assert trained == {
+        "baseline": {"hash"}, "w_ssr": {"hash"}, "w_ar": everything, "ssgah": everything
+    }  # fmt: skip
+    first = make_stage(rankings=(), train_gan=True).gradients(make_batch())[0]
+    assert set(first) == {"generator", "discriminator"}
+
+
+@pytest.mark.parametrize("variant", RANKINGS)
+def test_every_trained_variable_has_a_gradient(variant):
+    for name, of_variables in make_stage(variant).gradients(make_batch())[0].items():
+        for gradient in of_variables:
+            assert gradient is not None and np.abs(gradient).max() > 0, name
+
+
+def test_terms_are_the_means_of_the_pure_functions():
+    """The stage's terms, from the networks' outputs put together here one by one."""
+    stage, batch = make_stage(weight_ssr=0.5), make_batch()
+    terms = stage.gradients(batch)[1]
+    x = tf.concat([batch["images"], batch["unlabelled"]], 1)
+    mean, log_variance = stage.condition(x)
+    c = mean + tf.exp(log_variance / 2) * batch["noise"][..., :CONDITION]
+    c_and_z = tf.concat([c, batch["noise"][..., CONDITION:]], -1)
+    positive, negative = stage.generator_p(c_and_z), stage.generator_n(c_and_z)
+    h, h_p, h_n = (stage.hash_network(items) for items in (x, positive, negative))
+    sums = {"sr": 0.0, "with_p": 0.0, "with_n": 0.0, "ar": 0.0}
+    for group in range(2):
+        for q, p, n in batch["triplets"][group].numpy():
+            code = h[group]
+            sums["sr"] += losses.triplet_hinge(BITS / 4, code[q], code[p], code[n])
+            sums["with_p"] += losses.triplet_hinge(BITS / 8, code[q], h_p[group, q], code[n])
+            sums["with_n"] += losses.triplet_hinge(BITS / 8, code[q], code[p], h_n[group, q])
+            sums["ar"] += losses.triplet_hinge(1.0, code[q], code[p], h_p[group, q])
+    unlabelled = losses.triplet_hinge(BITS / 8, h[:, 5:], h_p[:, 5:], h_n[:, 5:])
+    ssr = (sums["with_p"] + sums["with_n"]) / 6 + tf.reduce_mean(unlabelled)
+    np.testing.assert_allclose(terms["sr"], sums["sr"] / 6, rtol=1e-5)
+    np.testing.assert_allclose(terms["ssr"], ssr, rtol=1e-5)
+    np.testing.assert_allclose(terms["ar"], sums["ar"] / 6, rtol=1e-5)
+    kl = tf.reduce_mean(losses.kl_to_standard_normal(mean, log_variance))
+    np.testing.assert_allclose(terms["kl"], kl, rtol=1e-5)
+    assert terms["ssr_weight"] == 0.5
+
+
+def test_discriminator_terms_take_the_triplets_in_both_orders():
+    """D of (q, p, n) is 1, of (q, n, p) and of (x, G_p(x), G_n(x)) is 0 (Eq. 1)."""
+    stage, batch = make_stage(label_smoothing=0.1), make_batch()
+    terms = stage.gradients(batch)[1]
+    q, p, n = (
+        tf.reshape(losses.gather_triplets(batch["images"], batch["triplets"], role), (-1, ITEM))
+        for role in range(3)
+    )
+    ordered, swapped = stage.discriminator.compare(q, p, n), stage.discriminator.compare(q, n, p)
+    x = tf.concat([batch["images"], batch["unlabelled"]], 1)
+    *synthetic, _ = stage._synthesise(x, batch["noise"])
+    fake = stage.discriminator.compare(*(tf.reshape(s, (-1, ITEM)) for s in (x, *synthetic)))
+    expected = losses.discriminator_loss(ordered, swapped, fake, 0.1)
+    np.testing.assert_allclose(terms["discriminator"], expected, rtol=1e-5)
+    np.testing.assert_allclose(terms["generator"], losses.generator_loss(fake), rtol=1e-5)
+    accuracy = np.mean(ordered.numpy() > swapped.numpy())
+    np.testing.assert_allclose(terms["order_accuracy"], accuracy, rtol=1e-6)
+
+
+def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
+    """A central difference of a function of the terms, in one entry of one variable."""
+    start = variable.numpy()
+    values = []
+    for sign in (1, -1):
+        moved = start.copy()
+        moved[index] += sign * step
+        variable.assign(moved)
+        values.append(float(objective(stage.gradients(batch)[1])))
+    variable.assign(start)
+    return (values[0] - values[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("ssr_updates_generator", [False, True])
+@pytest.mark.parametrize("ar_updates_generator", [False, True])
+def test_generator_descends_its_own_objective(ssr_updates_generator, ar_updates_generator):
+    """G minimises -log D + KL - L_ar (Eq. 1, 6), with L_ssr in Eq. 9's reading: by differences."""
+    stage = make_stage(
+        ssr_updates_generator=ssr_updates_generator,
+        ar_updates_generator=ar_updates_generator,
+        weight_ar=0.7,
+        weight_kl=0.3,
+        weight_ssr=0.5,
+    )
+    batch = make_batch()
+
+    def objective(terms):
+        total = terms["generator"] + 0.3 * terms["kl"]
+        total -= 0.7 * terms["ar"] if ar_updates_generator else 0.0
+        return total + (0.5 * terms["ssr"] if ssr_updates_generator else 0.0)
+
+    gradients, _ = stage.gradients(batch)
+    variables = stage.variables_by_optimizer()["generator"]
+    for index, variable in enumerate(variables):
+        entry = (0,) * len(variable.shape)
+        expected = numeric_gradient(stage, batch, objective, variable, entry)
+        np.testing.assert_allclose(gradients["generator"][index][entry], expected, atol=2e-3)
+
+
+def test_hash_network_descends_all_rankings():
+    """H minimises L_sr + weight L_ssr + weight L_ar (Eq. 9), by differences."""
+    stage = make_stage(weight_ar=0.7, weight_ssr=0.5)
+    batch = make_batch()
+    kernel = stage.hash_network.kernel
+    gradients, _ = stage.gradients(batch)
+    expected = numeric_gradient(
+        stage, batch, lambda t: t["sr"] + 0.5 * t["ssr"] + 0.7 * t["ar"], kernel, (0, 0)
+    )
+    np.testing.assert_allclose(gradients["hash"][0][0, 0], expected, atol=2e-3)
+
+
+def test_discriminator_hears_of_no_ranking():
+    """D's gradient is that of stage 1, whatever H and the rankings are."""
+    batch = make_batch()
+    first = as_vectors(make_stage(rankings=(), train_gan=True).gradients(batch)[0])
+    second = as_vectors(make_stage().gradients(batch)[0])
+    np.testing.assert_allclose(first["discriminator"], second["discriminator"], rtol=1e-5)
+
+
+def test_generator_hears_of_l_ssr_only_in_the_reading_of_eq_9():
+    """Eq. 5: min over H alone. Scaling L_ssr then leaves G's gradient as it is."""
+    batch = make_batch()
+
+    def generator(weight_ssr, **options):
+        stage = make_stage(weight_ssr=weight_ssr, **options)
+        return as_vectors(stage.gradients(batch)[0])["generator"]
+
+    np.testing.assert_array_equal(generator(1.0), generator(5.0))
+    reading = {"ssr_updates_generator": True}
+    assert np.abs(generator(1.0, **reading) - generator(5.0, **reading)).max() > 1e-3
+
+
+def test_ssr_weight_waits_and_ramps():
+    """0 before step ssr_from = 2, then 1/4, 2/4, 3/4, 1 over ssr_ramp = 3 steps."""
+    stage = make_stage("w_ssr", ssr_from=2, ssr_ramp=3)
+    weights = []
+    for _ in range(7):
+        weights.append(float(stage.train_step(make_batch())["ssr_weight"]))
+        stage.reset_metrics()
+    np.testing.assert_allclose(weights, [0, 0, 0.25, 0.5, 0.75, 1, 1])
+
+
+def test_stage_2_leaves_a_frozen_gan_as_it_is():
+    stage = make_stage("w_ssr")
+    before = [v.numpy() for v in stage.generator_p.variables + stage.condition.variables]
+    stage.train_step(make_batch())
+    after = [v.numpy() for v in stage.generator_p.variables + stage.condition.variables]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_unlabelled_images_leave_the_labelled_part_of_l_ssr():
+    stage, batch = make_stage("w_ssr"), make_batch(unlabelled=0)
+    terms = stage.gradients(batch)[1]
+    assert np.isfinite(terms["ssr"]) and terms["ssr"] > 0
+
+
+def loop_over_l_ssr(stage, batch, exchanges, confidence):
+    """L_ssr by loops over groups and triplets: sum over kinds of the mean over those kept."""
+    x = tf.concat([batch["images"], batch["unlabelled"]], 1)
+    labelled, total = batch["images"].shape[1], x.shape[1]
+    positive, negative, _ = stage._synthesise(x, batch["noise"])
+    item = {"x": x, "p": positive, "n": negative}
+    code = {name: stage.hash_network(items) for name, items in item.items()}
+
+    def d(*triplet):
+        return float(stage.discriminator.compare(*(i[None] for i in triplet))[0])
+
+    means, kept = [], 0
+    for group in range(len(x)):
+        q_p_n = batch["triplets"][group].numpy()
+        unlabelled = range(labelled, total)
+        kinds = [
+            [(("x", q), ("p", q), ("x", n)) for q, _, n in q_p_n],
+            [(("x", q), ("x", p), ("n", q)) for q, p, _ in q_p_n],
+            [(("x", u), ("p", u), ("n", u)) for u in unlabelled],
+        ]
+        if exchanges:
+            kinds[2] = [
+                (("x", u), ("p", u), ("p", v)) for u in unlabelled for v in unlabelled if u != v
+            ]
+        for triplets in kinds:
+            hinges = []
+            for triplet in triplets:
+                q, p, n = (item[source][group, index] for source, index in triplet)
+                asked = confidence is not None and triplets is kinds[2]
+                if not asked or d(q, p, n) - d(q, n, p) > confidence:
+                    codes = (code[source][group, index] for source, index in triplet)
+                    hinges.append(float(losses.triplet_hinge(BITS / 8, *codes)))
+            kept += len(hinges)
+            means.append(np.mean(hinges) if hinges else 0.0)
+    return sum(means) / len(x), kept
+
+
+@pytest.mark.parametrize(("exchanges", "confidence"), [(0, None), (0, 0.01), (6, 0.01)])
+def test_l_ssr_by_loops(exchanges, confidence):
+    """Generated and exchanged negatives of u, and what is left of them where D has to be sure."""
+    stage = make_stage(
+        "w_ssr",
+        unlabelled_negatives="exchanged" if exchanges else "generated",
+        exchanges=exchanges or 1,
+        ssr_confidence=confidence,
+    )
+    batch = make_batch()
+    expected, kept = loop_over_l_ssr(stage, batch, exchanges, confidence)
+    everything = 2 * (3 + 3 + (6 if exchanges else 3))
+    assert kept == everything if confidence is None else 12 < kept < everything
+    np.testing.assert_allclose(stage.gradients(batch)[1]["ssr"], expected, rtol=1e-4)
+
+
+def test_g_and_d_see_the_other_view_and_h_the_first():
+    """With other_images = images nothing changes; with others L_sr stays and the GAN terms move."""
+    batch = make_batch()
+    plain = make_stage().gradients(batch)[1]
+    same = batch | {"other_images": batch["images"], "other_unlabelled": batch["unlabelled"]}
+    other = same | {"other_images": batch["images"] + 1.0}
+    for term, value in make_stage().gradients(same)[1].items():
+        np.testing.assert_allclose(value, plain[term], rtol=1e-5, err_msg=term)
+    moved = make_stage().gradients(other)[1]
+    np.testing.assert_allclose(moved["sr"], plain["sr"], rtol=1e-6)
+    for term in ("discriminator", "generator", "kl", "ssr", "ar"):
+        assert abs(float(moved[term]) - float(plain[term])) > 1e-6, term

@@ -1,0 +1,187 @@
+"""Processes that train cell after cell; what one cell breaks, the others do not notice."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from multiprocessing import connection
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from tfhash import train
+from tfhash.benchmark.matrix import Cell
+from tfhash.data.sources import ImageSet
+from tfhash.errors import UserError
+from tfhash.runs import experiment
+from tfhash.training.checkpoints import NonFiniteError
+from tfhash.training.run import Run
+
+
+class Outcome(NamedTuple):
+    """What came of a cell: its mAP, None where triplets alone judge, or why it failed, in one line.
+
+    broken: whether its process is better not used again.
+    """
+
+    map: float | None
+    reason: str = ""
+    broken: bool = False
+
+
+def run(cells: Sequence[Cell], count: int) -> Iterator[tuple[Cell, Outcome, float]]:
+    """Trains the cells in up to `count` processes at a time; yields each with its seconds.
+
+    No process is left when the iterator is closed. To be called in the main thread.
+    """
+    waiting = deque(cells)
+    idle: list[Worker] = []
+    busy: dict[connection.Connection, Worker] = {}
+    try:
+        while waiting or busy:
+            while waiting and len(busy) < count:
+                worker = idle.pop() if idle else Worker()
+                if not worker.fits(waiting[0]):
+                    worker.stop()
+                    worker = Worker()
+                busy[worker.pipe] = worker
+                worker.begin(waiting.popleft())
+            for pipe in connection.wait(list(busy)):
+                worker = busy[pipe]
+                outcome = worker.outcome()
+                del busy[pipe]
+                if outcome.broken:
+                    worker.stop()
+                else:
+                    idle.append(worker)
+                yield worker.cell, outcome, time.monotonic() - worker.begun
+    finally:
+        for worker in (*idle, *busy.values()):
+            worker.stop()
+
+
+class Worker:
+    """A process of its own that trains one cell at a time."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other_end = context.Pipe()
+        self._process = context.Process(target=_work, args=(other_end,))
+        with _interrupt_ignored():  # Ctrl-C reaches every process; only the first one answers it
+            self._process.start()
+        other_end.close()
+        self.cell: Cell | None = None
+        self.begun = 0.0
+
+    def fits(self, cell: Cell) -> bool:
+        """Whether the process can be to the cell what a fresh one would be."""
+        return self.cell is None or _lasting(self.cell) == _lasting(cell)
+
+    def begin(self, cell: Cell) -> None:
+        self.cell, self.begun = cell, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # `outcome` tells of a process that has ended
+            self.pipe.send(cell)
+
+    def outcome(self) -> Outcome:
+        """Waits until the cell has ended."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            return Outcome(None, f"its process {_ending(self._process.exitcode)}", broken=True)
+
+    def stop(self) -> None:
+        """Ends the process, whatever it does: a run folder can be left at any moment."""
+        self.pipe.close()
+        self._process.kill()
+        self._process.join()
+
+
+def _lasting(cell: Cell) -> Hashable:
+    """What TensorFlow decides once a process: the strategy, and whether all is deterministic."""
+    settings = cell.given.settings
+    return getattr(settings, "strategy", "one_device"), getattr(settings, "xla", False)
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"ended with exit status {status}"
+    reason = " (out of memory?)" if status == -signal.SIGKILL else ""
+    return f"was ended by {signal.Signals(-status).name}{reason}"
+
+
+@contextlib.contextmanager
+def _interrupt_ignored() -> Iterator[None]:
+    """A process that is started meanwhile ignores Ctrl-C for good."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _work(pipe: connection.Connection) -> None:
+    """The life of a worker process: cells in, outcomes out."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    loaded: dict[Hashable, ImageSet] = {}  # the images of the last cell
+    while True:
+        try:
+            cell = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(_attempt(cell, loaded))
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def _attempt(cell: Cell, loaded: dict[Hashable, ImageSet]) -> Outcome:
+    error_file = cell.directory / "error.txt"
+    try:
+        _log_to(cell.directory / "log.txt")
+        print(cell.command, flush=True)
+        error_file.unlink(missing_ok=True)
+        if cell.images not in loaded:
+            loaded.clear()  # first: two data sets may not fit into memory
+            loaded[cell.images] = experiment.load_images(cell.given.experiment)
+        target = Run(cell.directory)
+        return Outcome(train.run(cell.given, target, cell.command, loaded[cell.images])["map"])
+    except (UserError, NonFiniteError) as error:
+        return Outcome(None, _line(str(error)))
+    except Exception as error:
+        error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        reason = _line(f"{type(error).__name__}: {error}")
+        return Outcome(None, f"{reason} ({error_file})", broken=True)
+    finally:
+        keras.backend.clear_session()
+        gc.collect()
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+
+def _log_to(path: Path) -> None:
+    """From now on, what this process prints, TensorFlow's own lines included, goes there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "ab") as file:
+            for descriptor in (sys.stdout.fileno(), sys.stderr.fileno()):
+                os.dup2(file.fileno(), descriptor)
+    except OSError as error:
+        raise UserError(f"--out: cannot write to {path.parent} ({error})") from None
+
+
+def _line(text: str, most: int = 300) -> str:
+    return textwrap.shorten(text, most, placeholder="...")

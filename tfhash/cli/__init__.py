@@ -1,0 +1,1 @@
+"""The command line: flags made of configurations, and what every main shares."""

@@ -1,0 +1,104 @@
+"""What every command shares: one clear line and exit status 2 for a mistake of the user."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import app, flags
+
+from tfhash.cli import pages
+from tfhash.cli.flags import in_flags
+from tfhash.errors import UserError
+
+_USER_ERROR_STATUS = 2
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
+
+
+def run(
+    name: str,
+    main: Callable[[list[str]], int | None],
+    help_page: Callable[[str], str] | None = None,
+    *,
+    positional: bool = False,
+) -> None:
+    """Parses the flags, runs main and exits; the body of a command's `entry_point`.
+
+    name: the command as the user types it, such as `tfhash.export`; opens the error line.
+    main: takes argv without the flags; what it returns is the exit status (None is 0). help_page:
+    answers what --help prints, by default every flag of the command. positional: whether arguments
+    that are no flags are allowed.
+
+    A flag that cannot be parsed, an argument that is not allowed, and a UserError from main print
+    `name: error: ...` on stderr and exit with status 2. Any other exception is a bug and keeps
+    its traceback.
+    """
+
+    def parse(argv: list[str]) -> list[str]:
+        wanted = [argument for argument in argv[1:] if argument in _HELP]
+        try:
+            rest = flags.FLAGS([argument for argument in argv if argument not in _HELP])
+        except flags.Error as error:
+            if not wanted:
+                _exit(name, error)
+            flags.FLAGS.mark_as_parsed()  # without a flag that is required, help is of more use
+        if wanted:
+            print((help_page or pages.of_command)(name))
+            sys.exit(0)
+        if rest[1:] and not positional:
+            _exit(name, f"unexpected argument {rest[1]!r}; every option is a --flag")
+        return rest
+
+    def guarded_main(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except UserError as error:
+            _exit(name, error)
+
+    app.run(guarded_main, flags_parser=parse)
+
+
+def require(name: str, extra: str, *packages: str) -> None:
+    """Ends the command in one line where packages of an extra are not installed."""
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        _exit(name, f"not installed: {', '.join(missing)}; the extra {extra} of tfhash brings it")
+
+
+def print_table(metrics: Mapping[str, Any]) -> None:
+    """Prints the figures of a metrics.json that a user looks for first, a line each."""
+    rows = [("mAP", metrics["map"])] if metrics["map"] is not None else []
+    rows += [(f"mAP@{k[6:]}", v) for k, v in metrics.items() if k.startswith("map_at")]
+    names = {
+        "precision_at100": "precision@100",
+        "triplet_accuracy": "triplet accuracy, chance .5",
+        "class_accuracy": "class stream, accuracy",
+    }
+    rows += [(name, metrics[key]) for key, name in names.items() if key in metrics]
+    rows += [
+        (f"precision within radius {k[16:]}", v)
+        for k, v in metrics.items()
+        if k.startswith("precision_radius")
+    ]
+    print(
+        f"{metrics['method']}, {metrics['code_length']} bits, {metrics['dataset']} "
+        f"{metrics['protocol']}, split {metrics['split_fingerprint']}: {metrics['query_count']:,} "
+        f"queries, {metrics['database_size']:,} in the database, ties {metrics['ties']}"
+    )
+    for name, value in rows:
+        print(f"  {name:<28}{value:.4f}")
+
+
+def print_error(name: str, message: object) -> None:
+    """Prints `name: error: message` on stderr, as one line whatever the message."""
+    known = flags.FLAGS
+    method = known["method"].value if "method" in known else None
+    one_line = " ".join(in_flags(str(message), known, method).split())
+    print(f"{name}: error: {one_line}", file=sys.stderr)
+
+
+def _exit(name: str, message: object) -> None:
+    print_error(name, message)
+    sys.exit(_USER_ERROR_STATUS)

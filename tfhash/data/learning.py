@@ -1,0 +1,67 @@
+"""What the stages of a deep method learn from: the images of a set as networks see them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfhash.data.samplers import Sampler
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits
+from tfhash.data.triplets import (
+    InBatchTriplets,
+    ListedTriplets,
+    SampledTriplets,
+    check_group_size,
+)
+from tfhash.errors import UserError
+
+
+@dataclass(frozen=True)
+class LearningData:
+    """What the stages learn from.
+
+    inputs: [n, views, ...] of all images of the set, as the networks see them; labels: multi-hot
+    [n, C]; listed: int64 [T, 3], a user's own triplets as positions in inputs, or None.
+    """
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    splits: RetrievalSplits
+    listed: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """The images that triplets are made of: positions in inputs."""
+        return self.splits.labelled if self.listed is None else np.arange(len(self.inputs))
+
+    def triplets(self, kind: str, group_size: int, per_query: int) -> Sampler:
+        """Triplets of the labelled images, or the user's own: "images" are positions in `labelled`.
+
+        kind: in_batch, each image the query of `per_query` triplets; sampled, each triplet with
+        three images of its own. UserError where a group of group_size images makes no triplet.
+        """
+        check_group_size(group_size)
+        if self.listed is not None:
+            return ListedTriplets(self.listed, group_size // 3)
+        labels = self.labels[self.labelled]
+        if kind == "sampled":
+            return SampledTriplets(labels, group_size // 3)
+        return InBatchTriplets(labels, group_size, per_query)
+
+
+def listed_triplets(image_set: ImageSet, splits: RetrievalSplits) -> np.ndarray | None:
+    """The user's own triplets, int64 [T, 3], without those that hold a query image; None of none.
+
+    Says how many were left out. UserError where none is left.
+    """
+    listed = image_set.triplets
+    if listed is None:
+        return None
+    clean = ~np.isin(listed, splits.query).any(axis=1)
+    if not clean.all():
+        print(f"{(~clean).sum()} of {len(listed)} triplets hold a query image: left out")
+    if not clean.any():
+        raise UserError("`triplets_csv`: each triplet in it holds a query image")
+    return listed[clean]

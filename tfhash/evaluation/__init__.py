@@ -1,0 +1,1 @@
+"""How well codes retrieve: metrics, other projects' conventions, triplet accuracy. NumPy alone."""

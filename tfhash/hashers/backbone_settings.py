@@ -1,0 +1,54 @@
+"""The flags that choose a backbone, and the backbone that they choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import keras
+
+from tfhash.networks import backbones
+from tfhash.settings import Configuration, setting
+
+
+@dataclass(frozen=True)
+class BackboneSettings(Configuration):
+    """What every method shares that can work on the features of a network."""
+
+    backbone: str = setting(
+        "small_cnn", "network under the hash layer, e.g. alexnet, squeezenet", group="network"
+    )
+    weights: str | None = setting(
+        None, "file of the backbone's weights, or imagenet", group="network"
+    )
+    allow_pickle_weights: bool = setting(
+        False, "load --weights also where it is a pickle (.npy)", group="network"
+    )
+    backbone_size: int | None = setting(
+        None, "side in px that the backbone resizes images to", least=1, group="network"
+    )
+    feature_layers: tuple[str, ...] = setting(
+        (),
+        "layers whose averages over space are the features, e.g. fire8,fire9; none: the last",
+        group="network",
+    )
+    feature_components: int | None = setting(
+        None,
+        "principal components that features are reduced to (features of a frozen backbone)",
+        least=1,
+        group="network",
+    )
+    cache_dir: str | None = setting(
+        "~/.cache/tfhash", "where computed features are kept", group="network", decides=False
+    )
+
+
+def build_backbone(settings: BackboneSettings, frozen_through: str | None) -> keras.Model:
+    """The backbone that the flags ask for; see `networks.backbones.build`."""
+    return backbones.build(
+        settings.backbone,
+        input_size=settings.backbone_size,
+        weights=settings.weights,
+        allow_pickle=settings.allow_pickle_weights,
+        frozen_through=frozen_through,
+        feature_layers=settings.feature_layers,
+    )

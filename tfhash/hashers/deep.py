@@ -1,0 +1,243 @@
+"""Deep hashing: a hash network under an optimizer, trained in stages with checkpoints.
+
+What a supervised deep method needs stands here; `hashers.gan` adds G and D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfhash import codes
+from tfhash.data.learning import LearningData, listed_triplets
+from tfhash.data.pipeline import TrainingBatches
+from tfhash.data.samplers import Sampler
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.errors import UserError
+from tfhash.evaluation import retrieval
+from tfhash.hashers.base import Hasher
+from tfhash.hashers.deep_settings import DeepSettings, HashConfig
+from tfhash.hashers.spaces import Space, make_space
+from tfhash.training.callbacks import LogToTensorBoard, Progress, SaveCheckpoint, StopOnNonFinite
+from tfhash.training.checkpoints import Checkpoints
+from tfhash.training.optimizers import hash_optimizer
+from tfhash.training.run import Run
+from tfhash.training.stage import Stage
+from tfhash.training.strategies import make_strategy, precision
+
+WEIGHTS = "encoder.weights.h5"
+
+Gauge = Callable[[], dict[str, Any]]
+
+
+class HashNetworkHasher(Hasher):
+    """A Hasher that trains a hash network H in stages, under a tf.distribute strategy.
+
+    A method with one stage says in `make_stage` what H minimises, and in `make_sampler` what a
+    batch is made of. One with more stages overrides `train_stages`.
+
+    networks: by name, those of the method; space: where H works; see `spaces.Space`.
+    """
+
+    Settings = DeepSettings
+    settings: DeepSettings
+    config: HashConfig
+
+    def build(self, image_size: int) -> None:
+        super().build(image_size)
+        settings, config = self.settings, self.config
+        self.strategy = make_strategy(settings.strategy)
+        if settings.groups % self.strategy.num_replicas_in_sync:
+            raise UserError(
+                f"`groups`: {settings.groups}; allowed with `strategy`={settings.strategy} here: "
+                f"multiples of {self.strategy.num_replicas_in_sync}, the number of replicas"
+            )
+        with precision(settings.policy), self.strategy.scope():
+            self.space = self.make_space()
+            hidden = (config.hidden_units,) if config.hidden_units else ()
+            self.hash_network = self.space.hash_network(self.code_length, hidden, config.dropout)
+            self._encoder = self.space.encoder(self.hash_network)
+        self.networks: dict[str, keras.Model] = {"hash_network": self.hash_network}
+
+    def make_space(self) -> Space:
+        """Where H works."""
+        return make_space(self.config.space, self.settings, self.image_size, self.seed)
+
+    @property
+    def encoder(self) -> keras.Model:
+        self.image_size  # noqa: B018  says so where nothing is built yet
+        return self._encoder
+
+    @classmethod
+    def start(cls, settings: DeepSettings) -> None:
+        make_strategy(settings.strategy)  # workers have to meet before the first operation
+
+    @property
+    def steps(self) -> int:
+        return self.settings.steps
+
+    def save_weights(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.encoder.save_weights(directory / WEIGHTS)
+
+    def _load_weights(self, directory: Path) -> None:
+        path = directory / WEIGHTS
+        if not path.is_file():
+            raise UserError(f"`model_dir`: no {path}; is the run finished?")
+        self.encoder.load_weights(path)
+
+    def _embed(self, images: np.ndarray) -> np.ndarray:
+        return self.space.embed(self.hash_network, images)
+
+    def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
+        with precision(self.settings.policy):
+            return self.train_stages(image_set, splits, run)
+
+    def train_stages(
+        self, image_set: ImageSet, splits: RetrievalSplits, run: Run
+    ) -> dict[str, Any]:
+        """Trains all stages, here the one of H; facts for metrics.json."""
+        data = self.learning_data(image_set, splits)
+        with self.strategy.scope():
+            stage = self.make_stage(data)
+        return {"hash_seconds": self.train_hash(self.compile(stage), data, run)}
+
+    def learning_data(self, image_set: ImageSet, splits: RetrievalSplits) -> LearningData:
+        """The images as the networks see them. UserError where a method has nothing to learn."""
+        if not len(splits.labelled) and image_set.triplets is None:
+            raise UserError(f"labels: none; {type(self).__name__} learns from labelled images")
+        inputs = self.space.inputs(image_set.images, learnable(splits))
+        listed = listed_triplets(image_set, splits)
+        return LearningData(inputs, image_set.labels, splits, listed)
+
+    def make_stage(self, data: LearningData) -> Stage:
+        """The stage in which H learns, not compiled; called under the strategy's scope."""
+        raise NotImplementedError(f"{type(self).__name__} has neither make_stage nor train_stages")
+
+    def make_sampler(self, data: LearningData) -> Sampler:
+        """What draws the groups of a batch: here triplets of labelled images."""
+        settings = self.settings
+        return data.triplets(settings.triplets, settings.group_size, settings.triplets_per_query)
+
+    def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
+        """What a stage learns from: 0 the one before H's, if there is any, 1 that of H."""
+        return TrainingBatches(
+            data.inputs,
+            labelled=data.labelled,
+            unlabelled=data.splits.unlabelled,
+            sampler=self.make_sampler(data),
+            groups=self.settings.groups,
+            augment=self.space.augment,
+            seed=(self.seed, stage),
+            labels=data.labels,
+        )
+
+    def compile(self, stage: Stage) -> Stage:
+        """Gives the stage an optimizer for each of its groups of variables."""
+        with self.strategy.scope():
+            variables = stage.variables_by_optimizer()
+            optimizers = {
+                name: (self.make_optimizer(name, list(variables)), of_optimizer)
+                for name, of_optimizer in variables.items()
+            }
+            stage.compile(optimizers, jit_compile=self.settings.xla)
+        return stage
+
+    def make_optimizer(self, name: str, all_names: list[str]) -> keras.optimizers.Optimizer:
+        """The optimizer of a name; all_names: those of its stage. Here that of H."""
+        del name, all_names
+        config = self.config
+        return hash_optimizer(
+            config.hash_optimizer,
+            config.hash_learning_rate,
+            config.hash_schedule,
+            steps=self.settings.steps,
+            decay_steps=config.hash_decay_steps,
+            weight_decay=config.weight_decay,
+        )
+
+    def train_hash(
+        self,
+        stage: Stage,
+        data: LearningData,
+        run: Run,
+        gauges: Gauge = dict,
+        pictures: Gauge = dict,
+        title: str = "stage 1 of 1 (hash network)",
+    ) -> float:
+        """Trains the stage of H, watched by the mAP of the validation part; the seconds it took."""
+        log = LogToTensorBoard(
+            run.folder("logs", "hash"), lambda: gauges() | self.validate(data), pictures
+        )
+        checkpoints = Checkpoints(run.folder("checkpoints"), "hash", run.writes)
+        batches = self.make_batches(data, 1)
+        return self.train(stage, batches, self.settings.steps, run, checkpoints, log, title)
+
+    def train(
+        self,
+        stage: Stage,
+        batches: TrainingBatches,
+        steps: int,
+        run: Run,
+        checkpoints: Checkpoints,
+        log: keras.callbacks.Callback,
+        title: str,
+    ) -> float:
+        """Trains a compiled stage from its newest checkpoint on until it has made `steps` updates.
+
+        Answers the seconds that this took, those before an interruption included. Raises
+        NonFiniteError where a loss or a weight is NaN or infinite.
+        """
+        every = self.settings.checkpoint_every
+        done, seconds = checkpoints.restore(stage)
+        save = SaveCheckpoint(checkpoints, seconds)
+        shown = [Progress(f"{type(self).__name__}, {title}", done, steps)]
+        if run.directory is not None and not run.writes:
+            shown = []  # the first of several workers shows it
+        if done == 0:
+            checkpoints.save(stage, 0, 0.0)
+        while done < steps:
+            # Whole epochs in one call, and a shorter last one so that the stage ends at `steps`.
+            epochs = (steps - done) // every
+            per_epoch = every if epochs else steps - done
+            first, count = done // every, max(epochs, 1)
+            logged = stage.fit(
+                batches.dataset(done, done + count * per_epoch),
+                initial_epoch=first,
+                epochs=first + count,
+                steps_per_epoch=per_epoch,
+                callbacks=[StopOnNonFinite(), log, *self.callbacks, save, *shown],
+                shuffle=False,
+                verbose=0,
+            )
+            history = self.history.setdefault(checkpoints.stage, {})
+            for term, values in logged.history.items():
+                history.setdefault(term, []).extend(values)
+            done += count * per_epoch
+        return save.seconds
+
+    def validate(self, data: LearningData) -> dict[str, float]:
+        """mAP of the validation part as queries against the labelled images."""
+        queries, database = data.splits.validation, data.splits.labelled
+        if not len(queries):
+            return {}
+        of_query, of_database = (self._codes_of(data, part) for part in (queries, database))
+        metrics = retrieval.evaluate(
+            of_query,
+            of_database,
+            data.labels[queries],
+            data.labels[database],
+            code_length=self.code_length,
+        )
+        return {"validation_map": metrics.map[None]}
+
+    def _codes_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
+        """Packed codes of items of the data as they are, without augmentation."""
+        items = data.inputs[positions, 0]
+        activations = self.hash_network.predict(items, batch_size=256, verbose=0)
+        return codes.pack(codes.binarize(activations))

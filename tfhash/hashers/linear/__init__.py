@@ -1,0 +1,1 @@
+"""What linear and kernel methods share: anchors, rotations, similarities."""

@@ -1,0 +1,277 @@
+"""Shallow hashing: hash functions learned on features that stay as they are."""
+
+from __future__ import annotations
+
+import abc
+import functools
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhash import codes
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.errors import UserError
+from tfhash.features import bag_of_words, descriptors
+from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
+from tfhash.hashers.base import Hasher
+from tfhash.networks.encoder import FeatureEncoder
+from tfhash.networks.features import Standardise, cached_features
+from tfhash.settings import setting
+from tfhash.training.run import Run
+
+FEATURES = ("pixels", "gist", "backbone", "bow")
+SCALINGS = ("standardise", "centre")
+_PARAMETERS, _SCALING = "hash_functions.npz", "standardise/"
+_CHUNK = 4096  # rows at once: it bounds the memory of kernels
+
+Scores = Callable[..., tf.Tensor]  # features, parameters by name, options -> scores [n, k]
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+def linear_scores(features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """features @ projection [F, k] + offset [k]: float32 [n, F] -> [n, k]."""
+    return features @ parameters["projection"] + parameters["offset"]
+
+
+@dataclass(frozen=True)
+class ShallowSettings(BackboneSettings):
+    """What the shallow methods share."""
+
+    features: str = setting(
+        "pixels",
+        "what images are described by: pixels; gist; backbone, a network with --weights; or bow, "
+        "the rows of --features_file",
+        choices=FEATURES,
+        group="network",
+    )
+    features_file: str | None = setting(
+        None,
+        "npz file of ids and features, a row an image, e.g. bags of words",
+        decides=False,
+        group="network",
+    )
+    feature_scaling: str = setting(
+        "standardise",
+        "standardise: each feature gets mean 0 and variance 1; centre: mean 0",
+        choices=SCALINGS,
+        group="network",
+    )
+    gist_size: int | None = setting(
+        None,
+        "side in px at which GIST looks at images; by default their own, 32 or more",
+        least=1,
+        group="network",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.features == "bow") != (self.features_file is not None):
+            raise UserError("`features_file`: goes with `features`=bow, and that with it")
+        if self.features == "backbone" and self.weights is None:
+            raise UserError("`weights`: none; `features`=backbone needs trained weights")
+
+
+@dataclass(frozen=True)
+class FeatureData:
+    """What the shallow methods learn from: scaled features, without those of queries.
+
+    labelled: float32 [l, F]; labels: multi-hot uint8 [l, C], of these; unlabelled: float32 [u, F].
+    """
+
+    labelled: np.ndarray
+    labels: np.ndarray
+    unlabelled: np.ndarray
+
+    @functools.cached_property
+    def everything(self) -> np.ndarray:
+        """What an unsupervised method learns from: float32 [l + u, F]."""
+        return np.concatenate([self.labelled, self.unlabelled])
+
+    def relevant(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Whether each labelled image of `rows` shares a label with each other: bool [l, l]."""
+        labels = self.labels[rows].astype(np.int32)
+        return labels @ labels.T > 0
+
+
+class FeatureHasher(Hasher):
+    """A Hasher of k functions on the features of an image: bit = [score > 0].
+
+    A subclass learns the parameters of the functions, arrays by name, in `learn_functions`. Where
+    its scores are not linear, `scores` is the function that makes them of features and parameters,
+    registered with Keras, and `score_options` are further arguments of it, plain values.
+    """
+
+    Settings = ShallowSettings
+    settings: ShallowSettings
+    scores: ClassVar[Scores] = staticmethod(linear_scores)
+
+    def build(self, image_size: int) -> None:
+        super().build(image_size)
+        self.standardise: Standardise | None = None
+        self.parameters: dict[str, np.ndarray] = {}
+        self.__dict__.pop("network", None)
+
+    @abc.abstractmethod
+    def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
+        """Learns the parameters of the k functions from scaled features."""
+
+    def score_options(self) -> dict[str, Any]:
+        """What `scores` is told beside features and parameters."""
+        return {}
+
+    @property
+    def variant(self) -> str:
+        """The features, by the name that papers have for them."""
+        return {"backbone": "cnn"}.get(self.settings.features, self.settings.features)
+
+    @functools.cached_property
+    def network(self) -> keras.Model:
+        """RGB images [n, S, S, 3] in [0, 255] -> features [n, F]."""
+        settings = self.settings
+        if settings.features == "bow":
+            raise UserError("`features`=bow: images have no features but those of `features_file`")
+        if settings.features == "backbone":
+            return build_backbone(settings, "all")
+        if settings.features == "gist":
+            return descriptors.gist_of(self.image_size, settings.gist_size)
+        return descriptors.pixels(self.image_size)
+
+    def describe(self, image_set: ImageSet) -> np.ndarray:
+        """The features of the images as they are: float32 [n, F]. Kept in --cache_dir."""
+        if self.settings.features == "bow":
+            return bag_of_words.read(self.settings.features_file, image_set.ids)
+        return cached_features(self.network, image_set.images, self.settings.cache_dir)
+
+    def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
+        features = self.describe(image_set)
+        begin = time.perf_counter()
+        width = features.shape[1]
+        components = self.settings.feature_components
+        if components is not None and components > width:
+            raise UserError(f"`feature_components`: {components}; allowed: 1 to {width}")
+        self.standardise = Standardise(
+            width, components, scale=self.settings.feature_scaling == "standardise"
+        )
+        self.standardise.adapt(features[learnable(splits)])
+        data = FeatureData(
+            self._scaled(features[splits.labelled]),
+            image_set.labels[splits.labelled],
+            self._scaled(features[np.concatenate([splits.validation, splits.unlabelled])]),
+        )
+        self.parameters = {
+            name: np.asarray(value, np.float32)
+            for name, value in self.learn_functions(data).items()
+        }
+        for name, value in self.parameters.items():
+            if not np.isfinite(value).all():
+                raise UserError(
+                    f"`features`={self.settings.features}: the learned {name} has values that are "
+                    "not finite; are features very large, or the same for all images?"
+                )
+        return {"learn_seconds": time.perf_counter() - begin, "feature_count": width}
+
+    def _scaled(self, features: np.ndarray) -> np.ndarray:
+        return self.standardise(features).numpy()
+
+    @property
+    def encoder(self) -> keras.Model:
+        functions = self._functions()  # first: it says so where nothing has been learned
+        return FeatureEncoder(self.network, self.standardise, functions)
+
+    def _functions(self) -> HashFunctions:
+        if self.standardise is None:
+            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+        shapes = {name: value.shape for name, value in self.parameters.items()}
+        functions = HashFunctions(self.scores, shapes, self.score_options())
+        for name, value in self.parameters.items():
+            functions.parameters[name].assign(value)
+        return functions
+
+    def embed_features(self, features: np.ndarray) -> np.ndarray:
+        """H of features as `describe` gives them: float32 [n, F] -> float32 [n, k] in [0, 1]."""
+        functions = self._functions()
+        starts = range(0, len(features), _CHUNK)
+        parts = [functions(self._scaled(features[i : i + _CHUNK])).numpy() for i in starts]
+        return np.concatenate([np.empty((0, self.code_length), np.float32), *parts])
+
+    def _embed(self, images: np.ndarray) -> np.ndarray:
+        return self.encoder.predict(images, batch_size=128, verbose=0)
+
+    def encode_set(self, image_set: ImageSet) -> np.ndarray:
+        return codes.pack(codes.binarize(self.embed_features(self.describe(image_set))))
+
+    def save_weights(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        statistics = {f"{_SCALING}{w.name}": w.numpy() for w in self.standardise.weights}
+        np.savez(directory / _PARAMETERS, **statistics, **self.parameters)
+
+    def _load_weights(self, directory: Path) -> None:
+        path = directory / _PARAMETERS
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = dict(file)
+            statistics = {
+                name.removeprefix(_SCALING): arrays.pop(name)
+                for name in list(arrays)
+                if name.startswith(_SCALING)
+            }
+            width, components = len(statistics["mean"]), statistics.get("axes", np.empty((0, 0)))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"`model_dir`: cannot read {path} ({error}); is the run finished?"
+            ) from None
+        self.standardise = Standardise(width, components.shape[1] or None)
+        for weight in self.standardise.weights:
+            weight.assign(statistics[weight.name])
+        self.parameters = arrays
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+class HashFunctions(keras.layers.Layer):
+    """sigmoid(scores(x, parameters)): float32 [n, F] -> [n, k], parameters kept as weights.
+
+    scores: a function that Keras has registered; shapes: those of its parameters, by name; options:
+    its further arguments, plain values.
+    """
+
+    def __init__(
+        self,
+        scores: Scores,
+        shapes: Mapping[str, Sequence[int]],
+        options: Mapping[str, Any] | None = None,
+        name: str = "hash_functions",
+    ):
+        super().__init__(dtype="float32", name=name)
+        self.scores = scores
+        self.shapes = {of: tuple(shape) for of, shape in shapes.items()}
+        self.options = dict(options or {})
+        self.parameters = {
+            of: self.add_weight(shape, trainable=False, name=of)
+            for of, shape in self.shapes.items()
+        }
+        self.built = True
+
+    def call(self, features, training=False):
+        # Above .5 where a score is positive, unless float32 cannot tell it from 0.
+        return tf.sigmoid(self.scores(features, self.parameters, **self.options))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "scores": keras.saving.serialize_keras_object(self.scores),
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "options": self.options,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> HashFunctions:
+        scores = keras.saving.deserialize_keras_object(config["scores"])
+        return cls(**{**config, "scores": scores})

@@ -1,0 +1,157 @@
+"""Where a hash network works: on pixels, or on the features of a frozen backbone.
+
+A space turns images into what the networks see, builds the hash network for it, and puts together
+the encoder that goes from an image to its code.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfhash.data.pipeline import Augment, FlipAndShift, random_view
+from tfhash.errors import UserError
+from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
+from tfhash.networks.encoder import FeatureEncoder
+from tfhash.networks.features import Standardise, cached_features
+from tfhash.networks.hash_layer import HashNetwork
+
+SPACES = ("pixels", "features")
+
+
+class Space(abc.ABC):
+    """What the networks see of an image, an item.
+
+    An item has `item_shape`. A batch may hold groups [B, j, ...], but what a space takes is always
+    flat, [n, *item_shape], and it raises ValueError for anything else. augment: from the views of
+    items to one of each, as `data.pipeline` has it.
+
+    settings: backbone and augmentation; image_size: S, the side of images in px; seed: of weights.
+    """
+
+    augment: Augment
+    item_shape: tuple[int, ...]
+
+    def __init__(self, settings: Any, image_size: int, seed: int):
+        self.settings = settings
+        self.image_size = image_size
+        self.seed = seed
+
+    @abc.abstractmethod
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> [n, views, *item_shape].
+
+        learnable: positions of the images that statistics may be taken of.
+        """
+
+    @abc.abstractmethod
+    def hash_network(
+        self, code_length: int, hidden_units: Sequence[int], dropout: float
+    ) -> HashNetwork:
+        """H on items, built: [n, *item_shape] -> float32 [n, k] in (0, 1)."""
+
+    @abc.abstractmethod
+    def encoder(self, hash_network: HashNetwork) -> keras.Model:
+        """From images float32 [n, S, S, 3] in [0, 255] to what H answers of their items."""
+
+    @abc.abstractmethod
+    def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
+        """H of images uint8 [n, S, S, 3] -> float32 [n, k]."""
+
+
+def check_flat(items: Any, shape: Sequence[int], what: str) -> None:
+    """ValueError where items are not [n, *shape]; a size that a graph does not know yet passes."""
+    received = tuple(items.shape)
+    fits = len(received) == len(shape) + 1 and all(
+        size in (None, expected) for size, expected in zip(received[1:], shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{what}: expected [n, {', '.join(map(str, shape))}], received {received}")
+
+
+class PixelSpace(Space):
+    """H on images of image_size px, and the backbone under it learns."""
+
+    def __init__(self, settings: Any, image_size: int, seed: int):
+        super().__init__(settings, image_size, seed)
+        self.item_shape = (image_size, image_size, 3)
+        self.augment = FlipAndShift(settings.flip, settings.shift)
+
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> uint8 [n, 1, S, S, 3], one view each, without a copy."""
+        check_flat(images, self.item_shape, "images")
+        return images[:, None]
+
+    def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
+        return hash_network.predict(images, batch_size=256, verbose=int(len(images) > 10_000))
+
+    def hash_network(
+        self, code_length: int, hidden_units: Sequence[int], dropout: float
+    ) -> HashNetwork:
+        settings = self.settings
+        keras.utils.set_random_seed(self.seed)
+        backbone = build_backbone(settings, settings.frozen_through)
+        network = HashNetwork(code_length, backbone, hidden_units, dropout)
+        network.build((None, None, None, 3))
+        return network
+
+    def encoder(self, hash_network: HashNetwork) -> keras.Model:
+        return hash_network
+
+
+class FeatureSpace(Space):
+    """H on the standardised features of a frozen backbone with given weights.
+
+    The features of each image and of its mirror image are computed once and kept in the cache;
+    the mirror image's are a second view, which is this space's augmentation.
+    """
+
+    def __init__(self, settings: BackboneSettings, image_size: int, seed: int):
+        if settings.weights is None:
+            raise UserError("`weights`: none; features of a frozen backbone need trained weights")
+        super().__init__(settings, image_size, seed)
+        self.augment = random_view
+        self.backbone = build_backbone(settings, "all")
+        width = self.backbone.output_shape[-1]
+        components = settings.feature_components
+        if components is not None and not 1 <= components <= width:
+            raise UserError(f"`feature_components`: {components}; allowed: 1 to {width}")
+        self.item_shape = (components or width,)
+        self.standardise = Standardise(width, components)
+
+    def _raw(self, images: np.ndarray) -> np.ndarray:
+        check_flat(images, (self.image_size, self.image_size, 3), "images")
+        return cached_features(self.backbone, images, self.settings.cache_dir)
+
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> float32 [n, views, F]; the statistics are those of `learnable`."""
+        views = [self._raw(images)]
+        self.standardise.adapt(views[0][learnable])
+        if self.settings.flip:
+            views.append(self._raw(np.ascontiguousarray(images[:, :, ::-1])))
+        return np.stack([self.standardise(view).numpy() for view in views], axis=1)
+
+    def hash_network(
+        self, code_length: int, hidden_units: Sequence[int], dropout: float
+    ) -> HashNetwork:
+        keras.utils.set_random_seed(self.seed)
+        network = HashNetwork(code_length, None, hidden_units, dropout)
+        network.build((None, *self.item_shape))
+        return network
+
+    def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
+        features = self.standardise(self._raw(images)).numpy()
+        return hash_network.predict(features, batch_size=1024, verbose=0)
+
+    def encoder(self, hash_network: HashNetwork) -> keras.Model:
+        return FeatureEncoder(self.backbone, self.standardise, hash_network)
+
+
+def make_space(kind: str, settings: Any, image_size: int, seed: int) -> Space:
+    """The space of a name, one of SPACES."""
+    space = {"pixels": PixelSpace, "features": FeatureSpace}[kind]
+    return space(settings, image_size, seed)

@@ -1,0 +1,33 @@
+"""The hyperparameters of DSH-GANs (Qiu et al., SIGIR 2017)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfhash.hashers.gan import GANConfig
+from tfhash.settings import setting, with_default
+
+
+@dataclass(frozen=True)
+class DSHGANConfig(GANConfig):
+    """Hyperparameters; the defaults are the paper's, section 4.2."""
+
+    classification: bool = setting(True, "the classification stream; without it, DSH-GANs-")
+    real_fraction: float = setting(
+        0.0,
+        "part of the positives and negatives that are real images, 0 to 1 (Fig. 6)",
+        least=0,
+        most=1,
+    )
+    margin: float = setting(1.0, "margin of the triplet loss", least=0)
+    weight_adversary: float = setting(1.0, "weight of l_a in stage 2", least=0)
+    weight_class: float = setting(1.0, "weight of l_c", least=0)
+    train_generator: bool = setting(True, "G keeps training in stage 2, as Eq. 9 has it")
+    gan_beta_1: float = with_default(GANConfig, "gan_beta_1", 0.9)
+    hash_schedule: str = with_default(GANConfig, "hash_schedule", "step")
+    weight_decay: float = with_default(GANConfig, "weight_decay", 5e-4)
+
+    @property
+    def synthesises(self) -> bool:
+        """Whether any image of a triplet is synthetic; if not, there is no G."""
+        return self.real_fraction < 1

@@ -1,0 +1,77 @@
+"""The hyperparameters of SSGAH (Wang et al., ECCV 2018)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tfhash.errors import UserError
+from tfhash.hashers.gan import GANConfig
+from tfhash.settings import setting
+
+DISCRIMINATORS = ("joint", "siamese")
+NEGATIVES = ("generated", "exchanged")
+# Which rankings H minimises, by the variant.
+RANKINGS = {
+    "ssgah": ("sr", "ssr", "ar"),
+    "w_ssr": ("sr", "ssr"),
+    "w_ar": ("sr", "ar"),
+    "baseline": ("sr",),
+}
+
+
+@dataclass(frozen=True)
+class SSGAHConfig(GANConfig):
+    """Hyperparameters; the defaults are the paper's, or DCGAN's where the paper is silent."""
+
+    variant: str = setting(
+        "ssgah", "ssgah, or an ablation of Table 3: w_ssr, w_ar, baseline", choices=tuple(RANKINGS)
+    )
+    margin_sr: float | None = setting(None, "margin of L_sr, by default code_length / 4", least=0)
+    margin_ssr: float | None = setting(None, "margin of L_ssr, by default code_length / 8", least=0)
+    margin_ar: float = setting(1.0, "margin of L_ar", least=0)
+    weight_ssr: float = setting(1.0, "weight of L_ssr in the objective of H", least=0)
+    weight_ar: float = setting(
+        1.0, "weight of L_ar in the objective of H, and of G where no other", least=0
+    )
+    weight_ar_generator: float | None = setting(
+        None, "weight of L_ar in the objective of G", least=0
+    )
+    weight_kl: float = setting(1.0, "weight of the KL term of Eq. 1", least=0)
+    ssr_from: int = setting(0, "stage 2 trains H on L_sr alone up to this step", least=0)
+    ssr_ramp: int = setting(
+        0, "steps over which the weight of L_ssr then rises to its full value", least=0
+    )
+    gate: bool = setting(False, "scale L_ssr by how much more often G_p keeps x's class than G_n")
+    unlabelled_negatives: str = setting(
+        "generated",
+        "n_syn of an unlabelled u in L_ssr: generated, G_n(u), as Eq. 5 has it; exchanged, the G_p "
+        "of other unlabelled images that D takes for negatives of u",
+        choices=NEGATIVES,
+    )
+    exchanges: int = setting(6, "how many other images are asked (exchanged)", least=1)
+    ssr_confidence: float | None = setting(
+        None,
+        "L_ssr leaves out triplets of unlabelled images whose order D is not sure of: its logit "
+        "must exceed that of the swapped triplet by this much",
+    )
+    other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
+    ssr_updates_generator: bool = setting(False, "G minimises L_ssr, as Eq. 9 has it; not in Eq. 5")
+    ar_updates_generator: bool = setting(True, "G maximises L_ar, as Eq. 6 has it")
+    label_smoothing: float = setting(
+        0.0, "D's target for real triplets is 1 minus this", least=0, below=1
+    )
+    condition_size: int = setting(128, "length of the condition c", least=1)
+    residual: bool = setting(False, "G_p answers x changed by what it decodes, not an item anew")
+    discriminator: str = setting(
+        "joint",
+        "joint: D sees the three images stacked; siamese: it compares what one trunk makes of each",
+        choices=DISCRIMINATORS,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.unlabelled_negatives == "exchanged" and self.ssr_confidence is None:
+            raise UserError(
+                "`unlabelled_negatives`: exchanged needs `ssr_confidence`, for without it images "
+                "of the same class would be negatives"
+            )

@@ -1,0 +1,185 @@
+"""SSGAH: semi-supervised generative adversarial hashing (Wang et al., ECCV 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhash import figures
+from tfhash.data.learning import LearningData
+from tfhash.data.pipeline import TrainingBatches
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.errors import UserError
+from tfhash.hashers.gan import GANHasher, samples
+from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
+from tfhash.methods.ssgah.gauges import Gauges
+from tfhash.methods.ssgah.stage import SSGAHStage, synthesise
+from tfhash.networks.discriminators import JointDiscriminator, SiameseDiscriminator
+from tfhash.training.run import Run
+
+
+class SSGAH(GANHasher):
+    """H trained with triplets that G_p and G_n make of labelled and unlabelled images.
+
+    Stage 1 trains G and D under Eq. 1, stage 2 everything under Eq. 9. The ablations of Table 3:
+    w_ar without L_ssr; w_ssr without L_ar and with G and D as stage 1 left them; baseline, H alone
+    under L_sr.
+    """
+
+    Config = SSGAHConfig
+    config: SSGAHConfig
+    stage1_flags = ("residual", "condition_size", "weight_kl", "label_smoothing")
+
+    @property
+    def variant(self) -> str | None:
+        return None if self.config.variant == "ssgah" else self.config.variant
+
+    def train_stages(
+        self, image_set: ImageSet, splits: RetrievalSplits, run: Run
+    ) -> dict[str, Any]:
+        if self.config.gate and not len(splits.unlabelled):
+            raise UserError("`gate`: needs unlabelled images, and there are none")
+        data = self.learning_data(image_set, splits)
+        facts: dict[str, Any] = {}
+        gauges = dict
+        if self.config.variant != "baseline":
+            self._build_gan()
+            gauges = Gauges(
+                data.inputs,
+                data.labels,
+                splits,
+                score=self._score,
+                synthesise=self.synthesise,
+                describe=self.space.describe,
+                seed=self.seed,
+            )
+            gan = {name: part for name, part in self.networks.items() if name != "hash_network"}
+            stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
+            seconds = self.train_gan(stage, data, run, gauges, self._pictures(data))
+            facts = {"stage1_seconds": seconds, "stage1_gauges": gauges()}
+        facts["stage2_seconds"] = self._second_stage(data, gauges, facts, run)
+        return facts
+
+    def _build_gan(self) -> None:
+        config, space = self.config, self.space
+        with self.strategy.scope():
+            condition = space.condition(config.condition_size)
+            code = tf.zeros((1, config.condition_size + config.noise_size))
+            gan = {
+                "condition": condition,
+                "generator_p": space.generator("generator_p", 200),
+                "generator_n": space.generator("generator_n", 300),
+                "discriminator": self._discriminator(),
+            }
+            condition(space.example(1))
+            gan["generator_p"](code)
+            gan["generator_n"](code)
+            gan["discriminator"]((space.example(1),) * 3)
+        self.networks |= gan
+
+    def _discriminator(self) -> JointDiscriminator:
+        config = self.config
+        trunk, seed = self.space.trunk(config.discriminator_batch_norm), self.seed + 450
+        if config.discriminator == "joint":
+            return JointDiscriminator(trunk.layers, config.discriminator_dropout, seed)
+        return SiameseDiscriminator(
+            trunk.layers, trunk.width, trunk.width, config.discriminator_dropout, seed
+        )
+
+    def _second_stage(self, data: LearningData, gauges, facts: dict[str, Any], run: Run) -> float:
+        """Trains H, and G and D where the variant says so."""
+        config = self.config
+        weight_ssr = config.weight_ssr
+        if config.gate and "ssr" in RANKINGS[config.variant]:
+            measured = facts["stage1_gauges"]
+            if "gauge/class_p" not in measured:
+                raise UserError("`gate`: needs unlabelled images and one label an image")
+            gate = max(measured["gauge/class_p"] - measured["gauge/class_n"], 0.0)
+            facts["gate"] = gate
+            weight_ssr *= gate
+        stage = self._stage(
+            self.networks,
+            rankings=RANKINGS[config.variant],
+            train_gan=config.variant in ("ssgah", "w_ar"),
+            weight_ssr=weight_ssr,
+        )
+        pictures = self._pictures(data) if stage.train_gan else dict
+        watch = gauges if stage.train_gan else dict
+        alone = config.variant == "baseline"
+        title = "stage 1 of 1 (hash network)" if alone else "stage 2 of 2 (hash network)"
+        return self.train_hash(stage, data, run, watch, pictures, title)
+
+    def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
+        with self.strategy.scope():
+            stage = SSGAHStage(
+                networks,
+                self.space,
+                self.config,
+                code_length=self.code_length,
+                seed=self.seed,
+                **options,
+            )
+        return self.compile(stage)
+
+    def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
+        settings, config = self.settings, self.config
+        alone = config.variant == "baseline"
+        unlabelled_size = settings.unlabelled_group_size
+        if alone or not len(data.splits.unlabelled):
+            unlabelled_size = 0
+        return TrainingBatches(
+            data.inputs,
+            labelled=data.labelled,
+            unlabelled=data.splits.unlabelled,
+            sampler=self.make_sampler(data),
+            groups=settings.groups,
+            unlabelled_size=unlabelled_size,
+            noise_size=0 if alone else config.condition_size + config.noise_size,
+            augment=self.space.augment,
+            seed=(self.seed, stage),
+            other_view=config.other_view and stage == 1 and not alone,
+        )
+
+    def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """G_p(x) and G_n(x) of items [n, ...], with the same noise at each call."""
+        size = self.config.condition_size + self.config.noise_size
+        positive, negative, _ = synthesise(
+            self.space,
+            [self.networks[name] for name in ("condition", "generator_p", "generator_n")],
+            tf.cast(x, tf.float32),
+            tf.random.stateless_normal((len(x), size), seed=(self.seed, 1)),
+            residual=self.config.residual,
+            training=False,
+        )
+        return positive.numpy(), negative.numpy()
+
+    def _score(self, *triplets: np.ndarray) -> np.ndarray:
+        """D's logits of items q, p, n, each [t, ...]."""
+        items = (self.space.to_gan(tf.cast(x, tf.float32)) for x in triplets)
+        return self.networks["discriminator"](tuple(items), training=False).numpy()
+
+    def _pictures(self, data: LearningData) -> Callable[[], dict[str, np.ndarray]]:
+        """What draws a grid of x, G_p(x) and G_n(x) for eight images."""
+        x = data.inputs[samples(data.splits, 8), 0]
+
+        def draw() -> dict[str, np.ndarray]:
+            rows = self.space.pictures(x, *self.synthesise(x))
+            return {"synthetic_triplets": figures.image_grid(rows)}
+
+        return draw
+
+    def draw(self, image_set: ImageSet, splits: RetrievalSplits, directory: Path) -> list[Path]:
+        """The synthetic triplets of up to twelve images, as in Fig. 3 of the paper."""
+        if self.config.variant == "baseline":
+            return []
+        inputs = self.space.inputs(image_set.images, learnable(splits))
+        x = inputs[samples(splits, 12), 0]
+        path = directory / "synthetic_triplets.png"
+        figures.synthetic_triplets(*self.space.pictures(x, *self.synthesise(x)), path)
+        return [path]

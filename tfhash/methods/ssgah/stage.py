@@ -1,0 +1,263 @@
+"""One training stage of SSGAH and its objectives (Wang et al., ECCV 2018, Eq. 1, 5, 6, 9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import tensorflow as tf
+
+from tfhash import losses
+from tfhash.hashers.gan_spaces import GANSpace
+from tfhash.methods.ssgah.config import SSGAHConfig
+from tfhash.training.groups import grouped, items_of, share, ungrouped
+from tfhash.training.stage import Stage
+
+GAN_TERMS = ("discriminator", "generator", "kl", "order_accuracy")
+RANKING_TERMS = {
+    "sr": ("sr", "sr_active", "positive_distance", "negative_distance", "bit_balance"),
+    "ssr": ("ssr", "ssr_active", "ssr_kept", "ssr_weight"),
+    "ar": ("ar", "ar_active"),
+}
+
+
+class SSGAHStage(Stage):
+    """Stage 1 (rankings empty), stage 2, or one of its ablations.
+
+    networks: hash_network, and unless only L_sr is asked for also condition, generator_p,
+    generator_n, discriminator. rankings: which of "sr", "ssr", "ar" H minimises. train_gan:
+    whether G and D learn. weight_ssr: the weight of L_ssr after its ramp.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, keras.Model],
+        space: GANSpace,
+        config: SSGAHConfig,
+        *,
+        rankings: Sequence[str],
+        train_gan: bool,
+        weight_ssr: float,
+        code_length: int,
+        seed: int,
+    ):
+        terms = GAN_TERMS if train_gan else ()
+        for ranking in rankings:
+            terms = (*terms, *RANKING_TERMS[ranking])
+        super().__init__(networks, terms, seed)
+        self.space = space
+        self.config = config
+        self.rankings = tuple(rankings)
+        self.train_gan = train_gan
+        self.synthesises = train_gan or set(rankings) > {"sr"}
+        self.margin_sr = default_of(config.margin_sr, code_length / 4)
+        self.margin_ssr = default_of(config.margin_ssr, code_length / 8)
+        self.weight_ssr = weight_ssr
+
+    def variables_by_optimizer(self) -> dict[str, list[keras.Variable]]:
+        """What each optimizer of this stage trains; the first counts the steps."""
+        variables = {}
+        if self.rankings:
+            variables["hash"] = self.hash_network.trainable_variables
+        if self.train_gan:
+            generator = (self.condition, self.generator_p, self.generator_n)
+            variables["generator"] = [v for part in generator for v in part.trainable_variables]
+            variables["discriminator"] = self.discriminator.trainable_variables
+        return variables
+
+    def forward(self, batch):
+        x = items_of(batch, "images", "unlabelled")
+        # What G and D see: the same images, perhaps in another augmented view.
+        seen = x
+        if "other_images" in batch:
+            seen = items_of(batch, "other_images", "other_unlabelled")
+        triplets = batch["triplets"]
+        terms: dict[str, tf.Tensor] = {}
+        synthetic = None
+        if self.synthesises:
+            *synthetic, terms["kl"] = self._synthesise(seen, batch["noise"])
+        if self.train_gan:
+            terms |= self._play(seen, *synthetic, triplets)
+        if self.rankings:
+            terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
+        return terms
+
+    def objectives(self, terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """What each optimizer minimises (Eq. 1, 5, 6 and 9)."""
+        config, objectives = self.config, {}
+        ranking_ssr = terms["ssr_weight"] * terms["ssr"] if "ssr" in terms else 0.0
+        ranking_ar = terms.get("ar", 0.0)
+        weight_ar_generator = config.weight_ar_generator
+        if weight_ar_generator is None:
+            weight_ar_generator = config.weight_ar
+        if self.rankings:
+            objectives["hash"] = terms["sr"] + ranking_ssr + config.weight_ar * ranking_ar
+        if self.train_gan:
+            objectives["discriminator"] = terms["discriminator"]
+            objectives["generator"] = terms["generator"] + config.weight_kl * terms["kl"]
+            if config.ar_updates_generator:
+                objectives["generator"] -= weight_ar_generator * ranking_ar
+            if config.ssr_updates_generator:
+                objectives["generator"] += ranking_ssr
+        return objectives
+
+    def _synthesise(self, x: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """x [B, j, ...], noise [B, j, d] -> G_p(x), G_n(x) [B, j, ...], and the KL term."""
+        networks = (self.condition, self.generator_p, self.generator_n)
+        positive, negative, kl = synthesise(
+            self.space,
+            networks,
+            ungrouped(x),
+            ungrouped(noise),
+            residual=self.config.residual,
+            training=self.train_gan,
+        )
+        return grouped(positive, x), grouped(negative, x), tf.reduce_mean(kl)
+
+    def _play(self, x, positive, negative, triplets) -> dict[str, tf.Tensor]:
+        """The GAN terms of Eq. 1: D sees all triplets of the step as one batch.
+
+        Were real and synthetic ones normalised in batches of their own, D could tell them by that.
+        """
+        seen = [self.space.to_gan(ungrouped(x)), ungrouped(positive), ungrouped(negative)]
+        items = tf.concat(seen, 0)
+        embedded = self.discriminator.embed(items, training=True, dropout_seed=self.step_seed(3))
+        real, positive, negative = (grouped(e, x) for e in tf.split(embedded, 3))
+        # One triplet a query; of triplets with images of their own, all.
+        triplets = triplets[:, : min(triplets.shape[1], x.shape[1])]
+        q, p, n = (ungrouped(losses.gather_triplets(real, triplets, role)) for role in range(3))
+        x, positive, negative = ungrouped(real), ungrouped(positive), ungrouped(negative)
+        logits = self.discriminator.compare(
+            tf.concat([q, q, x], 0),
+            tf.concat([p, n, positive], 0),
+            tf.concat([n, p, negative], 0),
+            training=True,
+            dropout_seed=self.step_seed(4),
+        )
+        count = tf.shape(q)[0]
+        ordered, swapped, synthetic = tf.split(logits, [count, count, tf.shape(x)[0]])
+        smoothing = self.config.label_smoothing
+        return {
+            "discriminator": losses.discriminator_loss(ordered, swapped, synthetic, smoothing),
+            "generator": losses.generator_loss(synthetic, self.config.minimax),
+            "order_accuracy": share(ordered > swapped),
+        }
+
+    def _rank(self, x, seen, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
+        """The terms of H, and what tells how they do. `labelled`: m, of the items of x."""
+        of_x = self._hash(x if "ssr" in self.rankings else x[:, :labelled], 0)
+        codes = of_x[:, :labelled]
+        query, positive, negative = (
+            losses.gather_triplets(codes, triplets, role) for role in range(3)
+        )
+        hinges = losses.supervised_ranking(codes, triplets, self.margin_sr)
+        bits = tf.reduce_mean(tf.cast(codes > 0.5, tf.float32), axis=(0, 1))
+        terms = {
+            "sr": tf.reduce_mean(hinges),
+            "sr_active": share(hinges > 0),
+            "positive_distance": tf.reduce_mean(losses.squared_distance(query, positive)),
+            "negative_distance": tf.reduce_mean(losses.squared_distance(query, negative)),
+            "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
+        }
+        if not synthetic:
+            return terms
+        positive = synthetic[0] if "ssr" in self.rankings else synthetic[0][:, :labelled]
+        of_positive = self._hash_synthetic(positive, 1)
+        if "ssr" in self.rankings:
+            of = {"x": of_x, "p": of_positive}
+            terms |= self._semi_supervised(of, seen, synthetic, triplets, labelled)
+        if "ar" in self.rankings:
+            hinges = losses.adversary_ranking(
+                codes, of_positive[:, :labelled], triplets, self.config.margin_ar
+            )
+            terms["ar"] = tf.reduce_mean(hinges)
+            terms["ar_active"] = share(hinges > 0)
+        return terms
+
+    def _semi_supervised(
+        self, of: dict[str, tf.Tensor], seen, synthetic, triplets, labelled: int
+    ) -> dict[str, tf.Tensor]:
+        """L_ssr: the sum of the means over its kinds of triplets, as Eq. 5 is one of sums.
+
+        of: the codes [B, j, k] of x and of "p", G_p(x); seen: what G saw as x.
+        """
+        config, total = self.config, seen.shape[1]
+        exchanges = config.exchanges if config.unlabelled_negatives == "exchanged" else 0
+        negative = synthetic[1][:, :labelled] if exchanges else synthetic[1]
+        of["n"] = self._hash_synthetic(negative, 2)
+        unlabelled = tf.tile(tf.range(labelled, total)[None], [tf.shape(seen)[0], 1])
+        unlabelled = tf.ensure_shape(unlabelled, [None, total - labelled])
+        kinds = losses.semi_supervised_kinds(triplets, unlabelled, exchanges)
+        hinges = [losses.triplet_hinge(self.margin_ssr, *losses.gather_kind(of, k)) for k in kinds]
+        kept = self._confident(kinds, seen, synthetic)
+        pairs = list(zip(hinges, kept, strict=True))
+        active = [losses.mean_of_kept(tf.cast(h > 0, tf.float32), kept) for h, kept in pairs]
+        return {
+            "ssr": tf.add_n([losses.mean_of_kept(h, kept) for h, kept in pairs]),
+            "ssr_active": tf.add_n(active) / len(kinds),
+            "ssr_kept": tf.add_n([tf.reduce_mean(kept) for _, kept in pairs]) / len(kinds),
+            "ssr_weight": self.weight_ssr * self._ramp(),
+        }
+
+    def _confident(self, kinds: Sequence[losses.Kind], seen, synthetic) -> list[tf.Tensor]:
+        """Which triplets are kept, 1.0 or 0.0 [B, t] a kind: of the unlabelled, those D is sure of.
+
+        Those of a labelled query have a real image on one side, and all stay.
+        """
+        margin = self.config.ssr_confidence
+        kept = [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
+        if margin is None or len(kinds) < 3:
+            return kept
+        items = [self.space.to_gan(ungrouped(seen)), *(ungrouped(s) for s in synthetic)]
+        embedded = tf.split(self.discriminator.embed(tf.concat(items, 0)), 3)
+        of = {source: grouped(e, seen) for source, e in zip("xpn", embedded, strict=True)}
+        u, p, n = (ungrouped(item) for item in losses.gather_kind(of, kinds[2]))
+        order = self.discriminator.compare(u, p, n) - self.discriminator.compare(u, n, p)
+        kept[2] = tf.cast(grouped(order, kept[2]) > margin, tf.float32)
+        return kept
+
+    def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
+        """H of items [B, j, ...] -> [B, j, k]."""
+        seed = self.step_seed(salt)
+        codes = self.hash_network(ungrouped(items), training=True, dropout_seed=seed)
+        return grouped(codes, items)
+
+    def _hash_synthetic(self, synthetic: tf.Tensor, salt: int) -> tf.Tensor:
+        """H of what G made, [B, j, *gan_shape] -> [B, j, k]."""
+        items = self.space.to_hash(ungrouped(synthetic))
+        return self._hash(grouped(items, synthetic), salt)
+
+    def _ramp(self) -> tf.Tensor:
+        """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
+        since = tf.cast(self.step, tf.float32) - self.config.ssr_from
+        return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
+
+
+def synthesise(
+    space: GANSpace,
+    networks: Sequence[keras.Model],
+    x: tf.Tensor,
+    noise: tf.Tensor,
+    *,
+    residual: bool,
+    training: bool,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """G_p(x), G_n(x) and the KL term of each item (SSGAH, section 3.1).
+
+    networks: condition module, G_p, G_n; x [n, ...]; noise [n, d], normal: first the part by which
+    c is drawn from N(mu, Sigma), then z. Answers [n, ...] twice, and float32 [n].
+    """
+    condition, generator_p, generator_n = networks
+    x = space.to_gan(x)
+    mean, log_variance = condition(x, training=training)
+    epsilon, z = tf.split(noise, [mean.shape[-1], -1], axis=-1)
+    c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
+    positive = generator_p(c_and_z, training=training)
+    positive = space.synthetic(positive, x if residual else None)
+    negative = space.synthetic(generator_n(c_and_z, training=training))
+    return positive, negative, losses.kl_to_standard_normal(mean, log_variance)
+
+
+def default_of(margin: float | None, default: float) -> float:
+    """A margin, or its default where none is given; 0 is a margin."""
+    return default if margin is None else margin

@@ -1,0 +1,50 @@
+"""The encoder of a hasher that works on features: from an image to its code, in one graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from tfhash.networks.features import Standardise
+
+
+@keras.saving.register_keras_serializable(package="tfhash")
+class FeatureEncoder(keras.Model):
+    """RGB images [n, S, S, 3] in [0, 255] -> activations float32 [n, k] in [0, 1].
+
+    backbone: images to features [n, F]; standardise: brings them to one scale; hash_network: scaled
+    features to activations, a `HashNetwork` or `HashFunctions`.
+    """
+
+    def __init__(
+        self,
+        backbone: keras.Model,
+        standardise: Standardise,
+        hash_network: keras.layers.Layer,
+        name: str = "encoder",
+    ):
+        super().__init__(name=name, dtype="float32")
+        self.backbone = backbone
+        self.standardise = standardise
+        self.hash_network = hash_network
+        self.built = True
+
+    def call(self, images, training=False):
+        features = keras.ops.cast(self.backbone(images, training=False), "float32")
+        return self.hash_network(self.standardise(features), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        parts = ("backbone", "standardise", "hash_network")
+        serialized = {
+            part: keras.saving.serialize_keras_object(getattr(self, part)) for part in parts
+        }
+        return {"name": self.name, **serialized}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FeatureEncoder:
+        name = config.pop("name")
+        parts = {
+            part: keras.saving.deserialize_keras_object(value) for part, value in config.items()
+        }
+        return cls(**parts, name=name)

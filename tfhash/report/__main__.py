@@ -1,0 +1,82 @@
+"""Tables and figures of many runs, from their metrics.json: `python -m tfhash.report DIR ...`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from tfhash.cli import mains
+from tfhash.errors import UserError
+from tfhash.report import page, records, rows
+
+NAME = "tfhash.report"
+
+
+def main(argv: list[str]) -> int:
+    _write_report(argv[1:])
+    return 0
+
+
+def _write_report(directories: Sequence[str]) -> None:
+    given = flags.FLAGS
+    if not directories:
+        raise UserError("no folder given; usage: python -m tfhash.report DIR [DIR ...]")
+    found = rows.read_runs(directories)
+    runs = rows.without_repeats(found)
+    if repeats := len(found) - len(runs):
+        print(f"{repeats} of {len(found)} runs repeat seed, split and flags of another: left out")
+    sections = rows.sections(runs)
+    try:
+        notes = Path(given.notes).read_text(encoding="utf-8") if given.notes else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--notes={given.notes}: {error}") from error
+    command = shlex.join(["python", "-m", NAME, *sys.argv[1:]])
+    flat = records.records(sections)
+    _write("output", given.output, page.render(sections, command, notes))
+    if given.csv:
+        _write("csv", given.csv, records.to_csv(flat))
+    if given.json:
+        _write("json", given.json, records.to_json(flat))
+    if given.figures_dir:
+        from tfhash.report import figures  # matplotlib takes a second, and tables need none
+
+        try:
+            paths = figures.draw(sections, Path(given.figures_dir), given.figure_bits)
+        except OSError as error:
+            raise UserError(f"--figures_dir={given.figures_dir}: {error}") from error
+        print("\n".join(f"wrote {path}" for path in paths) or "no figure: nothing to draw")
+
+
+def _write(flag: str, path: str, text: str) -> None:
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"--{flag}={path}: {error}") from error
+    print(f"wrote {path}")
+
+
+def define_flags() -> None:
+    flags.DEFINE_string("output", "results.md", "Markdown file to write")
+    flags.DEFINE_string("notes", None, "Markdown file whose text goes below the header")
+    flags.DEFINE_string("csv", None, "CSV file to write: one record a method and code length")
+    flags.DEFINE_string("json", None, "JSON file to write: the same records")
+    flags.DEFINE_string("figures_dir", None, "folder for figures, PNG files")
+    flags.DEFINE_integer(
+        "figure_bits",
+        None,
+        "code length of curves; by default 48, or the longest of a protocol that has none of 48",
+    )
+
+
+def entry_point() -> None:
+    define_flags()
+    mains.run(NAME, main, positional=True)
+
+
+if __name__ == "__main__":
+    entry_point()

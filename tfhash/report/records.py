@@ -1,0 +1,82 @@
+"""Results as flat records, for other programs: CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tfhash.report.rows import Result, Row, Section
+
+
+def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
+    """One experiment at one code length, flat, for other programs; None is not known.
+
+    mean, sd and n are of `measure`, a key of metrics.json, over the runs; sd divides by n - 1.
+    paper is the preferred published number and gap is mean - paper. `changed_flags` tell the row
+    from the first of its method and variant.
+    """
+    mean = result.mean(section.measure)
+    papers = section.published(result)
+    paper = papers[0].map if papers else None
+    return {
+        "dataset": section.dataset,
+        "protocol": section.protocol,
+        "row": row.number,
+        "method": result["method"],
+        "variant": result["variant"],
+        "name": ", ".join(result.distinct("name")) or None,
+        "convention": result.flags["convention"],
+        "bits": result["code_length"],
+        "measure": section.measure,
+        "mean": mean,
+        "sd": result.deviation(section.measure),
+        "n": len(result.runs),
+        "paper": paper,
+        "source": papers[0].source if papers else None,
+        "gap": None if None in (mean, paper) else mean - paper,
+        "other_papers": [{"map": other.map, "source": other.source} for other in papers[1:]],
+        "seeds": result.values("seed"),
+        "fingerprints": result.values("split_fingerprint"),
+        **{
+            key: result.mean(key)
+            for key in ("map", "precision_at100", "precision_radius2", "train_seconds")
+        },
+        "steps": result.distinct("steps"),
+        "database_size": result["database_size"],
+        "hardware": "; ".join(result.distinct("hardware")) or None,
+        "command": result["command"],
+        "changed_flags": section.changes(row)[1],
+    }
+
+
+def records(sections: Iterable[Section]) -> list[dict[str, Any]]:
+    """The records of all sections, in their order."""
+    return [
+        record(section, row, result)
+        for section in sections
+        for row in section.rows
+        for result in row.results.values()
+    ]
+
+
+def to_csv(flat: Sequence[Mapping[str, Any]]) -> str:
+    """The records as CSV (RFC 4180) with a header; a list or an object in a cell is JSON."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(flat[0]) if flat else [])
+    writer.writeheader()
+    for record in flat:
+        writer.writerow(
+            {
+                field: json.dumps(value) if isinstance(value, list | dict) else value
+                for field, value in record.items()
+            }
+        )
+    return text.getvalue()
+
+
+def to_json(flat: Sequence[Mapping[str, Any]]) -> str:
+    """The records as a JSON array, floats unrounded."""
+    return json.dumps(flat, indent=1, ensure_ascii=False) + "\n"

@@ -1,0 +1,225 @@
+"""One experiment: splits -> learn -> encode -> evaluate -> run folder. Knows no flags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfhash import codes, figures
+from tfhash.data import sources, splits
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits
+from tfhash.data.triplets import read_csv
+from tfhash.errors import UserError
+from tfhash.evaluation import retrieval
+from tfhash.evaluation.triplet_accuracy import triplet_accuracy
+from tfhash.runs import folder, provenance
+from tfhash.runs.configurations import Configurations
+from tfhash.runs.experiment_settings import Experiment
+from tfhash.training.run import Run
+
+__all__ = ["Configurations", "Experiment", "run"]
+
+TOP_QUERIES, TOP_RESULTS = 10, 10
+
+
+def run(
+    given: Configurations,
+    target: Run,
+    command: str = "",
+    image_set: ImageSet | None = None,
+) -> dict[str, Any]:
+    """Learns, encodes, judges and draws; the content of metrics.json.
+
+    image_set: by default what given.experiment names is loaded; of another, made in Python, samples
+    are kept for an export. What target.directory already holds is used, so that an interrupted run
+    goes on. Raises UserError for what the user can mend and NonFiniteError where training diverged.
+    """
+    settings = given.settings
+    given.hasher_class.start(settings)
+    if image_set is None:
+        image_set = load_images(given.experiment)
+    if not image_set.images.shape[1] and getattr(settings, "features", None) != "bow":
+        raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
+    experiment = dataclasses.replace(given.experiment, dataset=image_set.name)
+    given = dataclasses.replace(given, experiment=experiment)
+    image_set = with_triplets(experiment, image_set)
+    parts = split(experiment, image_set)
+    keras.utils.set_random_seed(experiment.seed)
+    if not getattr(settings, "xla", False):  # Keras leaves XLA off where it is enabled
+        tf.config.experimental.enable_op_determinism()
+    hasher = given.hasher(image_set.images.shape[1])
+    facts = hasher.learn(image_set, parts, target)
+    if target.writes:
+        hasher.save_weights(target.directory / folder.CHECKPOINTS)
+    packed = hasher.encode_set(image_set)
+    of_part = codes_of_parts(packed, image_set, parts)
+    content = {
+        "method": experiment.method,
+        "variant": hasher.variant,
+        "name": experiment.name,
+        "dataset": experiment.dataset,
+        "protocol": parts.protocol,
+        "split_fingerprint": parts.fingerprint,
+        "seed": experiment.seed,
+        "code_length": experiment.code_length,
+        **judge(experiment, **of_part),
+        "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
+        "steps": hasher.steps,
+        **facts,
+        "image_size": hasher.image_size,
+        "class_count": len(image_set.class_names),
+        "data_notes": list(image_set.notes),
+        "hardware": provenance.hardware(),
+        "command": command,
+        "flags": given.values,
+        "versions": provenance.versions(),
+    }
+    if target.writes:
+        for part, arrays in of_part.items():
+            folder.write_codes(target.directory, part, arrays)
+        draw(target.directory, content, packed, image_set, parts)
+        hasher.draw(image_set, parts, target.directory / "figures")
+        if image_set.name not in sources.names():
+            folder.write_samples(target.directory, folder.spread(image_set.images, 256))
+        target.write_json(folder.METRICS, content)
+    return content
+
+
+def load_data(config: Experiment) -> tuple[ImageSet, RetrievalSplits]:
+    """The images that config names, and their split."""
+    image_set = with_triplets(config, load_images(config))
+    return image_set, split(config, image_set)
+
+
+def load_images(config: Experiment) -> ImageSet:
+    """The images that config names; says what the source has to report."""
+    image_set = sources.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        unreadable=config.unreadable,
+        labels_csv=config.labels_csv,
+    )
+    for note in image_set.notes:
+        print(f"{config.dataset}: {note}", flush=True)
+    return image_set
+
+
+def with_triplets(config: Experiment, image_set: ImageSet) -> ImageSet:
+    """The images, with the triplets that config names for them."""
+    if config.triplets_csv is None:
+        return image_set
+    triplets = read_csv(config.triplets_csv, image_set.ids)
+    return dataclasses.replace(image_set, triplets=triplets)
+
+
+def split(config: Experiment, image_set: ImageSet) -> RetrievalSplits:
+    """The split of images that config asks for; says how large its parts are."""
+    seed = config.seed if config.split_seed is None else config.split_seed
+    if config.protocol == splits.TRIPLETS:
+        parts = splits.from_triplets(
+            image_set, seed=seed, held_out_fraction=config.held_out_fraction
+        )
+    else:
+        parts = splits.make(
+            image_set,
+            protocol=config.protocol,
+            seed=seed,
+            queries_per_class=config.queries_per_class or None,
+            labelled_per_class=config.labelled_per_class,
+            validation_fraction=config.validation_fraction,
+        )
+    sizes = ", ".join(f"{len(getattr(parts, part)):,} {part}" for part in splits.PARTS)
+    print(f"{image_set.name} {parts.protocol}: {sizes}; split {parts.fingerprint}", flush=True)
+    return parts
+
+
+def codes_of_parts(
+    packed: np.ndarray, image_set: ImageSet, parts: RetrievalSplits
+) -> dict[str, dict[str, np.ndarray]]:
+    """What `judge` takes, and the run folder keeps, of the packed codes of a whole image set."""
+    ids = np.asarray(image_set.ids)
+    of_part = {
+        part: {"codes": packed[rows], "labels": image_set.labels[rows], "ids": ids[rows]}
+        for part, rows in (("query", parts.query), ("database", parts.database))
+    }
+    if len(parts.held_out):
+        of_part["triplets"] = {"codes": packed[parts.held_out], "ids": ids[parts.held_out]}
+    return of_part
+
+
+def judge(
+    config: Experiment,
+    query: Mapping[str, np.ndarray],
+    database: Mapping[str, np.ndarray],
+    triplets: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """The retrieval metrics under the keys of metrics.json.
+
+    query, database: `codes` packed uint8 [n, ceil(k/8)] and `labels` multi-hot uint8 [n, C].
+    triplets: `codes` packed uint8 [T, 3, ceil(k/8)] of held-out triplets; with them they alone
+    are judged, and mAP is None, since nobody said what is relevant.
+    """
+    if triplets is not None:
+        return {
+            "query_count": len(query["codes"]),
+            "database_size": len(database["codes"]),
+            "triplet_count": len(triplets["codes"]),
+            "ties": "expected",
+            "map": None,
+            "triplet_accuracy": triplet_accuracy(triplets["codes"]),
+        }
+    return retrieval.evaluate(
+        query["codes"],
+        database["codes"],
+        query["labels"],
+        database["labels"],
+        code_length=config.code_length,
+        map_at=(None, *config.map_at),
+        precision_at=sorted({*config.precision_at, 100}),
+        radius=config.radius,
+        ties=config.ties,
+        convention=config.convention,
+    ).to_json()
+
+
+def draw(
+    directory: Path,
+    metrics: Mapping[str, Any],
+    packed: np.ndarray,
+    image_set: ImageSet,
+    parts: RetrievalSplits,
+) -> None:
+    """The figures that every method has: curves, and the top results of ten queries.
+
+    None where only triplets tell what is near: then no image is known to be relevant.
+    """
+    if len(parts.held_out):
+        return
+    pictures = directory / "figures"
+    label = f"{metrics['method']}, {metrics['code_length']} bits"
+    figures.precision_recall({label: metrics}, pictures / "precision_recall.png")
+    figures.precision_at({label: metrics}, pictures / "precision_at.png")
+    if not image_set.images.size:  # given descriptors, no images
+        return
+    queries = parts.query[np.linspace(0, len(parts.query) - 1, TOP_QUERIES).astype(int)]
+    top = parts.database[codes.nearest(packed[queries], packed[parts.database], TOP_RESULTS)]
+    shared = np.einsum("qc,qrc->qr", image_set.labels[queries], image_set.labels[top])
+    names = [
+        "\n".join(np.array(image_set.class_names)[labels == 1][:3])
+        for labels in image_set.labels[queries]
+    ]
+    figures.top_results(
+        image_set.images[queries],
+        image_set.images[top],
+        shared > 0,
+        pictures / "top_results.png",
+        query_names=names,
+    )

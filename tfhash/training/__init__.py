@@ -1,0 +1,1 @@
+"""Training: stages of networks under optimizers, their checkpoints, callbacks and run folder."""
