@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -217,20 +217,37 @@ class SSGAHStage(Stage):
         return kept
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
-        """H of items [B, j, ...] -> [B, j, k]."""
-        seed = self.step_seed(salt)
-        codes = self.hash_network(ungrouped(items), training=True, dropout_seed=seed)
-        return grouped(codes, items)
+        """H of items [B, j, *item_shape] -> [B, j, k]."""
+        return self._codes(ungrouped(items), items, salt)
 
     def _hash_synthetic(self, synthetic: tf.Tensor, salt: int) -> tf.Tensor:
         """H of what G made, [B, j, *gan_shape] -> [B, j, k]."""
         items = self.space.to_hash(ungrouped(synthetic))
-        return self._hash(grouped(items, synthetic), salt)
+        return self._codes(_with_shape(items, self.space.item_shape), synthetic, salt)
+
+    def _codes(self, flat: tf.Tensor, like: tf.Tensor, salt: int) -> tf.Tensor:
+        """H of flat items [B j, *item_shape] -> [B, j, k], with the groups of `like`."""
+        seed = self.step_seed(salt)
+        return grouped(self.hash_network(flat, training=True, dropout_seed=seed), like)
 
     def _ramp(self) -> tf.Tensor:
         """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
         since = tf.cast(self.step, tf.float32) - self.config.ssr_from
         return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
+
+
+def _with_shape(items: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
+    """Items [n, *shape], checked, and so is their gradient.
+
+    Either check keeps Grappler from merging the scale of a space, 127.5, with that of a backbone,
+    1 / 127.5: then synthetic items are rounded as real ones are, and runs repeat older ones.
+    """
+
+    @tf.custom_gradient
+    def check(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.ensure_shape(x, [None, *shape]), lambda g: tf.ensure_shape(g, [None, *shape])
+
+    return check(items)
 
 
 def synthesise(
