@@ -17,7 +17,9 @@ import tensorflow as tf
 
 import tfhash
 from tfhash.data import images as image_ops
+from tfhash.data.arrays import as_images
 from tfhash.export import operations, signatures, verify, warmup
+from tfhash.hashers.base import Hasher
 
 METADATA_FILE = Path("assets.extra", "tfhash.json")
 
@@ -57,6 +59,32 @@ def save(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def export_saved_model(
+    hasher: Hasher,
+    export_dir: Path | str,
+    *,
+    images: np.ndarray | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Path:
+    """Publishes what a hasher has learned as `export_dir/N`, a SavedModel; see `save`.
+
+    images: uint8 [n >= 1, H, W, 3], real images with which the SavedModel is verified in a process
+    that has no tfhash; None: nothing is verified. metadata: further JSON values for
+    `assets.extra/tfhash.json`. Returns the published folder. UserError before the hasher has
+    learned.
+    """
+    if images is not None:
+        images = as_images(images, "images", hasher.image_size)
+    return save(
+        hasher.encoder,
+        code_length=hasher.code_length,
+        image_size=hasher.image_size,
+        metadata={"method": hasher.method(), "seed": hasher.seed, **(metadata or {})},
+        images=images,
+        export_dir=export_dir,
+    )
 
 
 def next_version(export_dir: Path) -> int:

@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+import types
 from pathlib import Path
+from typing import Any
 
-from tfhash.cli import quiet
+from absl import flags
 
-quiet.start()
-
-from absl import flags  # noqa: E402
-
-from tfhash.cli import flags as config_flags  # noqa: E402
-from tfhash.cli import mains  # noqa: E402
-from tfhash.data import sources, splits  # noqa: E402
-from tfhash.errors import UserError  # noqa: E402
-from tfhash.runs import experiment, finished, folder  # noqa: E402
-from tfhash.training.run import write_text  # noqa: E402
+from tfhash.cli import flags as config_flags
+from tfhash.cli import mains, quiet
+from tfhash.errors import UserError
 
 NAME = "tfhash.evaluate"
 # Of the run's metrics.json: what was judged, as against how well it did.
@@ -44,6 +40,11 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
+    # Here, so that `tfhash.evaluate(codes, ...)` in Python does not import TensorFlow.
+    from tfhash.data import sources, splits
+    from tfhash.runs import experiment, finished, folder
+    from tfhash.training.run import write_text
+
     model_dir = Path(flags.FLAGS.model_dir)
     given, metrics = folder.read(model_dir)
     config = dataclasses.replace(given.experiment, **_overrides())
@@ -93,7 +94,21 @@ def _overrides() -> dict:
     return overrides
 
 
+class _CallableModule(types.ModuleType):
+    """Makes `tfhash.evaluate` both this command and, as in `tfhash.evaluate(codes, ...)`, the
+    function of `tfhash.evaluation`: a package has one attribute of a name."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        from tfhash.evaluation import evaluate
+
+        return evaluate(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableModule
+
+
 def entry_point() -> None:
+    quiet.start()
     define_flags()
     mains.run(NAME, main)
 

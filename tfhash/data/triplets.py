@@ -30,7 +30,7 @@ def check_group_size(group_size: int) -> None:
     if group_size < 3:
         raise UserError(
             f"`batch_size`: {group_size} labelled images a group; at least 3 are allowed, for "
-            "fewer make no triplet"
+            "fewer make no triplet (`groups` divides the batch)"
         )
 
 

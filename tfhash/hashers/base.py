@@ -131,9 +131,18 @@ class Hasher(abc.ABC):
         return None
 
     @property
-    @abc.abstractmethod
     def encoder(self) -> keras.Model:
-        """RGB images float32 [n, S, S, 3] in [0, 255] -> float32 [n, k] in [0, 1]."""
+        """RGB images float32 [n, S, S, 3] in [0, 255] -> float32 [n, k] in [0, 1].
+
+        UserError before anything has been learned.
+        """
+        if not self._has_learned:
+            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+        return self._make_encoder()
+
+    @abc.abstractmethod
+    def _make_encoder(self) -> keras.Model:
+        """What `encoder` answers, the same object each time until it learns again."""
 
     def fit(
         self,

@@ -68,9 +68,7 @@ class HashNetworkHasher(Hasher):
         """Where H works."""
         return make_space(self.config.space, self.settings, self.image_size, self.seed)
 
-    @property
-    def encoder(self) -> keras.Model:
-        self.image_size  # noqa: B018  says so where nothing is built yet
+    def _make_encoder(self) -> keras.Model:
         return self._encoder
 
     @classmethod
@@ -83,13 +81,13 @@ class HashNetworkHasher(Hasher):
 
     def save_weights(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.encoder.save_weights(directory / WEIGHTS)
+        self._encoder.save_weights(directory / WEIGHTS)
 
     def _load_weights(self, directory: Path) -> None:
         path = directory / WEIGHTS
         if not path.is_file():
             raise UserError(f"`model_dir`: no {path}; is the run finished?")
-        self.encoder.load_weights(path)
+        self._encoder.load_weights(path)
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
         return self.space.embed(self.hash_network, images)

@@ -21,7 +21,7 @@ class DeepSettings(BackboneSettings):
     frozen_through: str | None = setting(
         None, "last layer of the backbone that is not trained", group="network"
     )
-    steps: int = setting(2000, "updates of the hash network", least=0, group="training")
+    steps: int = setting(2000, "updates of the hash network", least=1, group="training")
     batch_size: int = setting(64, "labelled images a batch", least=1, group="training")
     unlabelled_batch_size: int = setting(64, "unlabelled images a batch", least=0, group="training")
     groups: int = setting(

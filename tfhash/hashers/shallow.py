@@ -6,14 +6,12 @@ import abc
 import functools
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from tfhash import codes
 from tfhash.data.sources import ImageSet
@@ -24,6 +22,7 @@ from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
 from tfhash.hashers.base import Hasher
 from tfhash.networks.encoder import FeatureEncoder
 from tfhash.networks.features import Standardise, cached_features
+from tfhash.networks.hash_functions import HashFunctions, Scores, linear_scores
 from tfhash.settings import setting
 from tfhash.training.run import Run
 
@@ -31,14 +30,6 @@ FEATURES = ("pixels", "gist", "backbone", "bow")
 SCALINGS = ("standardise", "centre")
 _PARAMETERS, _SCALING = "hash_functions.npz", "standardise/"
 _CHUNK = 4096  # rows at once: it bounds the memory of kernels
-
-Scores = Callable[..., tf.Tensor]  # features, parameters by name, options -> scores [n, k]
-
-
-@keras.saving.register_keras_serializable(package="tfhash")
-def linear_scores(features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """features @ projection [F, k] + offset [k]: float32 [n, F] -> [n, k]."""
-    return features @ parameters["projection"] + parameters["offset"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +97,7 @@ class FeatureHasher(Hasher):
 
     A subclass learns the parameters of the functions, arrays by name, in `learn_functions`. Where
     its scores are not linear, `scores` is the function that makes them of features and parameters,
-    registered with Keras, and `score_options` are further arguments of it, plain values.
+    at the top of its module, and `score_options` are further arguments of it, plain values.
     """
 
     Settings = ShallowSettings
@@ -117,6 +108,7 @@ class FeatureHasher(Hasher):
         super().build(image_size)
         self.standardise: Standardise | None = None
         self.parameters: dict[str, np.ndarray] = {}
+        self._encoder: FeatureEncoder | None = None
         self.__dict__.pop("network", None)
 
     @abc.abstractmethod
@@ -151,6 +143,7 @@ class FeatureHasher(Hasher):
         return cached_features(self.network, image_set.images, self.settings.cache_dir)
 
     def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
+        self._encoder = None
         features = self.describe(image_set)
         begin = time.perf_counter()
         width = features.shape[1]
@@ -166,6 +159,8 @@ class FeatureHasher(Hasher):
             image_set.labels[splits.labelled],
             self._scaled(features[np.concatenate([splits.validation, splits.unlabelled])]),
         )
+        if len(data.everything) < 2:
+            raise UserError("images: one alone to learn from; at least 2 are needed")
         self.parameters = {
             name: np.asarray(value, np.float32)
             for name, value in self.learn_functions(data).items()
@@ -181,14 +176,12 @@ class FeatureHasher(Hasher):
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         return self.standardise(features).numpy()
 
-    @property
-    def encoder(self) -> keras.Model:
-        functions = self._functions()  # first: it says so where nothing has been learned
-        return FeatureEncoder(self.network, self.standardise, functions)
+    def _make_encoder(self) -> keras.Model:
+        if self._encoder is None:
+            self._encoder = FeatureEncoder(self.network, self.standardise, self._functions())
+        return self._encoder
 
     def _functions(self) -> HashFunctions:
-        if self.standardise is None:
-            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
         shapes = {name: value.shape for name, value in self.parameters.items()}
         functions = HashFunctions(self.scores, shapes, self.score_options())
         for name, value in self.parameters.items():
@@ -232,46 +225,4 @@ class FeatureHasher(Hasher):
         for weight in self.standardise.weights:
             weight.assign(statistics[weight.name])
         self.parameters = arrays
-
-
-@keras.saving.register_keras_serializable(package="tfhash")
-class HashFunctions(keras.layers.Layer):
-    """sigmoid(scores(x, parameters)): float32 [n, F] -> [n, k], parameters kept as weights.
-
-    scores: a function that Keras has registered; shapes: those of its parameters, by name; options:
-    its further arguments, plain values.
-    """
-
-    def __init__(
-        self,
-        scores: Scores,
-        shapes: Mapping[str, Sequence[int]],
-        options: Mapping[str, Any] | None = None,
-        name: str = "hash_functions",
-    ):
-        super().__init__(dtype="float32", name=name)
-        self.scores = scores
-        self.shapes = {of: tuple(shape) for of, shape in shapes.items()}
-        self.options = dict(options or {})
-        self.parameters = {
-            of: self.add_weight(shape, trainable=False, name=of)
-            for of, shape in self.shapes.items()
-        }
-        self.built = True
-
-    def call(self, features, training=False):
-        # Above .5 where a score is positive, unless float32 cannot tell it from 0.
-        return tf.sigmoid(self.scores(features, self.parameters, **self.options))
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            "scores": keras.saving.serialize_keras_object(self.scores),
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "options": self.options,
-            "name": self.name,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> HashFunctions:
-        scores = keras.saving.deserialize_keras_object(config["scores"])
-        return cls(**{**config, "scores": scores})
+        self._encoder = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tfhash.errors import UserError
 
 CHUNK = 2048
 BATCH = 128
+_TRACED = "_traced_by_tfhash"
 
 
 def fingerprint(network: keras.Model, images: np.ndarray) -> str:
@@ -65,7 +66,7 @@ def cached_features(
     where it stopped and a second one only reads; with None, they are not kept. Shows a progress
     bar while it computes more than one chunk.
     """
-    forward = tf.function(lambda batch: network(tf.cast(batch, tf.float32), training=False))
+    forward = _forward(network)
 
     def chunk_from(start: int) -> np.ndarray:
         chunk = images[start : start + CHUNK]
@@ -90,6 +91,15 @@ def cached_features(
     return np.concatenate(
         [np.load(directory / f"{start:09d}.npy", allow_pickle=False) for start in starts]
     )
+
+
+def _forward(network: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
+    """network as a graph, traced once a network: a tf.function of its own would be traced again."""
+    traced = vars(network).get(_TRACED)
+    if traced is None:
+        traced = tf.function(lambda batch: network(tf.cast(batch, tf.float32), training=False))
+        vars(network)[_TRACED] = traced  # not as an attribute, which Keras would track
+    return traced
 
 
 @keras.saving.register_keras_serializable(package="tfhash")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
@@ -33,7 +32,6 @@ def rbf(features: np.ndarray, anchors: np.ndarray, width: float) -> np.ndarray:
     return rbf_kernel(features, anchors, gamma=0.5 / width**2)
 
 
-@keras.saving.register_keras_serializable(package="tfhash")
 def kernel_scores(features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """rbf(features, anchors, width) @ projection + offset: float32 [n, F] -> [n, k].
 

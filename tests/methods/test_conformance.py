@@ -1,0 +1,271 @@
+"""What holds for every method that `import tfhash` offers, as scikit-learn's check_estimator does.
+
+A new method is found by its module; where its defaults are too slow for a test, it gets smaller
+settings in SMALL.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import inspect
+import pickle
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from sklearn.datasets import load_digits
+
+import tfhash
+from tfhash import methods
+from tfhash.hashers.deep import HashNetworkHasher
+from tfhash.hashers.gan import GANHasher
+
+NAMES = [methods.get(name).__name__ for name in methods.names()]
+BITS = 12
+DEEP = {"steps": 2, "batch_size": 12, "unlabelled_batch_size": 8, "checkpoint_every": 1}
+GAN = {"gan_steps": 2, "gan_size": 16, "gan_width": 4, "noise_size": 4}
+SMALL = {"AGH": {"anchors": 20}, "MLH": {"updates": 20}, "CCAITQ": {"regularisation": 10.0}}
+# These learn from labels, and cannot from one class.
+SUPERVISED = {"BRE", "CCAITQ", "DSHGAN", "KSH", "MLH", "SDH", "SSGAH", "SSH"}
+
+
+def class_of(name: str) -> type:
+    return getattr(tfhash, name)
+
+
+def make(name: str, **settings):
+    cls = class_of(name)
+    small = dict(SMALL.get(name, {}))
+    if issubclass(cls, HashNetworkHasher):
+        small |= DEEP
+    if issubclass(cls, GANHasher):
+        small |= GAN
+    return cls(**{"code_length": BITS, **small, **settings})
+
+
+@functools.cache
+def data() -> tuple[np.ndarray, np.ndarray]:
+    """Real digits 0 to 2 at 8 px, uint8 [90, 8, 8, 3], and their classes, -1 of the last 30."""
+    digits = load_digits(n_class=3)
+    images = np.repeat(np.uint8(np.rint(digits.images[:90] * 15))[..., None], 3, axis=-1)
+    labels = digits.target[:90].copy()
+    labels[60:] = -1
+    images.setflags(write=False)
+    labels.setflags(write=False)
+    return images, labels
+
+
+@functools.cache
+def fitted(name: str):
+    images, labels = data()
+    return make(name).fit(images, labels)
+
+
+each_method = pytest.mark.parametrize("name", NAMES)
+
+
+def test_every_method_has_its_class():
+    assert {"SSGAH", "DSHGAN", "ITQ", "LSH", "SDH"} <= set(NAMES)
+    for name in NAMES:
+        assert class_of(name) is methods.get(class_of(name).method())
+        assert name in dir(tfhash)
+
+
+@each_method
+def test_the_signature_has_a_keyword_for_every_flag(name):
+    cls = class_of(name)
+    keywords = inspect.signature(cls).parameters
+    fields = {*cls.Settings.__dataclass_fields__, *cls.Config.__dataclass_fields__}
+    assert set(keywords) == {"code_length", "image_size", "seed", *fields}
+    assert not set(cls.Settings.__dataclass_fields__) & set(cls.Config.__dataclass_fields__)
+    assert all(one.kind is inspect.Parameter.KEYWORD_ONLY for one in keywords.values())
+
+
+@each_method
+def test_codes_have_the_packed_form_and_embeddings_their_range(name):
+    images, _ = data()
+    hasher = fitted(name)
+    codes, embedding = hasher.encode(images), hasher.embed(images)
+    assert codes.shape == (90, 2) and codes.dtype == np.uint8
+    assert embedding.shape == (90, BITS) and embedding.dtype == np.float32
+    assert 0 <= embedding.min() and embedding.max() <= 1
+    np.testing.assert_array_equal(codes, np.packbits(embedding > 0.5, axis=1))
+    np.testing.assert_array_equal(hasher.encode(images[7:8]), codes[7:8])
+
+
+@each_method
+def test_fit_answers_itself_and_the_same_seed_gives_the_same_codes(name):
+    """Labels as multi-hot rows, and a second fit of one object, change nothing either."""
+    images, labels = data()
+    hasher = make(name)
+    multi_hot = (labels[:, None] == np.arange(3)).astype(np.int64)
+    assert hasher.fit(images, multi_hot) is hasher
+    expected = fitted(name).encode(images)
+    np.testing.assert_array_equal(hasher.encode(images), expected)
+    if not issubclass(class_of(name), GANHasher):  # which takes long
+        hasher.fit(images[::-1], labels[::-1])
+        hasher.fit(images, labels)
+        np.testing.assert_array_equal(hasher.encode(images), expected)
+
+
+@each_method
+def test_the_encoder_is_a_keras_model_that_can_be_saved(name, tmp_path):
+    images, _ = data()
+    encoder = fitted(name).encoder
+    assert isinstance(encoder, keras.Model)
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.models.load_model(tmp_path / "encoder.keras")
+    x = images[:16].astype(np.float32)
+    np.testing.assert_array_equal(loaded(x), encoder(x))
+
+
+@each_method
+def test_save_and_load(name, tmp_path):
+    images, _ = data()
+    fitted(name).save(tmp_path / "saved")
+    loaded = tfhash.load(tmp_path / "saved")
+    assert type(loaded) is class_of(name) and repr(loaded) == repr(fitted(name))
+    np.testing.assert_array_equal(loaded.encode(images), fitted(name).encode(images))
+    assert (loaded.settings, loaded.config) == (fitted(name).settings, fitted(name).config)
+
+
+@each_method
+def test_nothing_works_before_fit(name, tmp_path):
+    images, _ = data()
+    hasher = make(name)
+    for use in (
+        lambda: hasher.encode(images),
+        lambda: hasher.embed(images),
+        lambda: hasher.save(tmp_path / "never"),
+        lambda: hasher.encoder,
+        lambda: hasher.image_size,
+    ):
+        with pytest.raises(tfhash.UserError, match=f"{name} has not learned yet; call fit first"):
+            use()
+    assert not (tmp_path / "never").exists()
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("images", "reason"),
+    [
+        (np.zeros((4, 8, 8, 3), np.float32), "float32 .* allowed: uint8"),
+        (np.full((4, 8, 8, 3), np.nan), "float64 .* allowed: uint8"),
+        (np.zeros((4, 8, 8), np.uint8), r"uint8 \[4, 8, 8\]; allowed"),
+        (np.zeros((4, 8, 8, 4), np.uint8), r"uint8 \[4, 8, 8, 4\]; allowed"),
+        (np.zeros((4, 8, 8, 3), np.int64), "int64"),
+        (["no such file.png"], "1 of 1 files are unreadable"),
+    ],
+)
+def test_other_images_are_refused_by_fit_and_encode(name, images, reason):
+    with pytest.raises(tfhash.UserError, match=reason):
+        make(name).fit(images, np.zeros(len(images), int))
+    with pytest.raises(tfhash.UserError, match=reason):
+        fitted(name).encode(images)
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (np.zeros(89, int), "89 of them for 90 images"),
+        (np.zeros(90), "float64"),
+        (np.full(90, np.nan), "float64"),
+        (np.full(90, -2), "-2; allowed"),
+        (np.full((90, 3), 2), "allowed: 0 and 1"),
+        (np.zeros((90, 3, 1), int), "allowed: integers"),
+    ],
+)
+def test_other_labels_are_refused(name, labels, reason):
+    with pytest.raises(tfhash.UserError, match=f"labels: .*{reason}"):
+        make(name).fit(data()[0], labels)
+
+
+@each_method
+def test_one_class_is_enough_or_is_refused_in_one_line(name):
+    images, _ = data()
+    assert_fits_or_refuses(name, images[:40], np.zeros(40, int), refuses=name in SUPERVISED)
+
+
+@each_method
+def test_no_labels_are_enough_or_are_refused_in_one_line(name):
+    images, _ = data()
+    assert_fits_or_refuses(name, images[:40], None, refuses=name in SUPERVISED)
+
+
+@each_method
+def test_one_image_is_enough_or_is_refused_in_one_line(name):
+    images, labels = data()
+    assert_fits_or_refuses(name, images[:1], labels[:1], refuses=None)
+
+
+def assert_fits_or_refuses(name, images, labels, refuses):
+    hasher = make(name)
+    try:
+        hasher.fit(images, labels)
+    except tfhash.UserError as error:
+        assert refuses is not False, error
+        assert "\n" not in str(error) and len(str(error)) < 300
+    else:
+        assert not refuses, "it learned of what it has no use for"
+        assert hasher.encode(images).shape == (len(images), 2)
+
+
+@each_method
+def test_empty_input(name):
+    none = np.zeros((0, 8, 8, 3), np.uint8)
+    with pytest.raises(tfhash.UserError, match="images: none; at least one image"):
+        make(name).fit(none, np.zeros(0, int))
+    assert fitted(name).encode(none).shape == (0, 2)
+    assert fitted(name).embed(none).shape == (0, BITS)
+
+
+@each_method
+def test_images_of_another_size_are_resized(name):
+    images, _ = data()
+    larger = images[:20].repeat(3, axis=1).repeat(2, axis=2)
+    resized = tf.image.resize(larger, (8, 8), antialias=True).numpy()
+    hasher = fitted(name)
+    assert hasher.image_size == 8
+    expected = hasher.encode(np.uint8(np.clip(np.rint(resized), 0, 255)))
+    np.testing.assert_array_equal(hasher.encode(larger), expected)
+
+
+@each_method
+def test_it_cannot_be_pickled_and_says_what_to_do(name):
+    for copying in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"use save\(directory\) and tfhash.load"):
+            copying(fitted(name))
+
+
+@each_method
+def test_an_unknown_keyword_and_a_value_out_of_range_are_refused(name):
+    with pytest.raises(tfhash.UserError, match="`bits`: no setting of .*code_length"):
+        make(name, bits=12)
+    for wrong in ({"code_length": 0}, {"code_length": 12.5}, {"seed": -1}, {"image_size": 0}):
+        with pytest.raises(tfhash.UserError, match=f"`{next(iter(wrong))}`: .*allowed"):
+            make(name, **wrong)
+
+
+@each_method
+def test_without_run_dir_nothing_is_written(name, tmp_path, monkeypatch):
+    if issubclass(class_of(name), GANHasher) and name != "DSHGAN":
+        pytest.skip("writes by the same code as DSHGAN, and takes long")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    images, labels = data()
+    make(name).fit(images, labels).encode(images)
+    assert list(Path(tmp_path).rglob("*")) == []
+
+
+@each_method
+def test_no_global_state_of_keras_is_changed(name):
+    before = keras.config.dtype_policy()
+    low = {"mixed_bfloat16": True} if issubclass(class_of(name), HashNetworkHasher) else {}
+    make(name, **low)
+    assert keras.config.dtype_policy() is before or keras.config.dtype_policy() == before
+    fitted(name)
+    assert keras.config.dtype_policy() == before
