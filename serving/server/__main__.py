@@ -10,11 +10,15 @@ import signal
 import threading
 from pathlib import Path
 
-from absl import flags, logging
-from tensorflow.core.protobuf import config_pb2
+from tfhash.cli import quiet
 
-from tfhash.cli import mains
-from tfhash.errors import UserError
+quiet.start()
+
+from absl import flags, logging  # noqa: E402
+from tensorflow.core.protobuf import config_pb2  # noqa: E402
+
+from tfhash.cli import mains  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.serving.server"
 mains.require(NAME, "serving", "tensorflow_serving", "grpc_health")

@@ -65,6 +65,7 @@ class Models:
         """The version that a ModelSpec names, kept loaded inside."""
         version = self._resolve(spec)
         try:
+            assert version.servable is not None  # while it is acquired
             yield version.servable
         finally:
             version.release()

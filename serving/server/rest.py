@@ -13,7 +13,7 @@ import grpc
 from google.protobuf import json_format, message
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_pb2
 
-from tfhash.serving.server import grpc_services, json_tensors
+from tfhash.serving.server import json_tensors, operations
 from tfhash.serving.server.models import Models
 from tfhash.serving.server.servable import DEFAULT_SIGNATURE
 from tfhash.serving.server.status import RequestError, invalid
@@ -87,11 +87,11 @@ def _describe(models: Models, match: re.Match) -> message.Message:
     spec = _spec(match)
     if match["metadata"]:
         request = get_model_metadata_pb2.GetModelMetadataRequest(
-            model_spec=spec, metadata_field=[grpc_services.SIGNATURE_DEF]
+            model_spec=spec, metadata_field=[operations.SIGNATURE_DEF]
         )
-        return grpc_services.metadata(models, request)
+        return operations.metadata(models, request)
     request = get_model_status_pb2.GetModelStatusRequest(model_spec=spec)
-    return grpc_services.status(models, request)
+    return operations.status(models, request)
 
 
 def _spec(match: re.Match) -> model_pb2.ModelSpec:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -40,7 +41,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8500
     rest_api_port: int | None = None
-    ssl_config: text_protos.SSLConfig | None = None
+    ssl_config: Any = None  # text_protos.SSLConfig, None for no TLS
     max_message_bytes: int = 64 * 2**20
     max_tensor_bytes: int = 64 * 2**20
     max_concurrent_requests: int = 128
@@ -170,6 +171,7 @@ class Server:
 
     def _bind_rest(self) -> rest.RestServer:
         host, port = self.options.host, self.options.rest_api_port
+        assert port is not None
         try:
             return rest.RestServer(
                 host,
@@ -184,6 +186,7 @@ class Server:
     def _reread(self) -> None:
         """Serves what model_config_file lists, where that is not what it listed before."""
         path, kind = self.options.model_config_file, text_protos.ModelServerConfig
+        assert path is not None
         config = text_protos.read("model_config_file", path, kind)
         if config != self._config:
             self._configure(config)
@@ -202,7 +205,7 @@ class Server:
                 log.exception("watching for new versions")
 
 
-def _credentials(config: text_protos.SSLConfig) -> grpc.ServerCredentials:
+def _credentials(config: Any) -> grpc.ServerCredentials:
     for name in ("server_key", "server_cert"):
         if "-----BEGIN" not in getattr(config, name):
             raise UserError(f"--ssl_config_file: {name} must hold PEM text")

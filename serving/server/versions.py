@@ -83,6 +83,7 @@ class Version:
 
     def _close_if_unused(self) -> None:
         if self.state == State.UNLOADING and not self.users:
+            assert self.servable is not None
             self.servable.close()
             self.servable, self.state = None, State.END
 

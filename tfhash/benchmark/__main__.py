@@ -169,11 +169,13 @@ def _table(cells: Sequence[Cell], done: Mapping[str, float | None]) -> str:
 
     `-` where there is none: the cell failed, or triplets alone judge.
     """
-    found, seeds = defaultdict(list), defaultdict(int)
+    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+    seeds: defaultdict[tuple[str, int], int] = defaultdict(int)
     for cell in cells:
         place = cell.row, cell.given.experiment.code_length
         seeds[place] += 1
-        found[place] += [done[cell.name]] if done.get(cell.name) is not None else []
+        value = done.get(cell.name)
+        found[place] += [] if value is None else [value]
     rows, columns = (list(dict.fromkeys(part)) for part in zip(*seeds, strict=True))
     lines = [["mAP", *(f"{bits} bits" for bits in columns)]]
     for row in rows:

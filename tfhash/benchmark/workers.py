@@ -13,10 +13,10 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Sequence
 from multiprocessing import connection
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 
@@ -40,14 +40,14 @@ class Outcome(NamedTuple):
     broken: bool = False
 
 
-def run(cells: Sequence[Cell], count: int) -> Iterator[tuple[Cell, Outcome, float]]:
+def run(cells: Sequence[Cell], count: int) -> Generator[tuple[Cell, Outcome, float], None, None]:
     """Trains the cells in up to `count` processes at a time; yields each with its seconds.
 
     No process is left when the iterator is closed. To be called in the main thread.
     """
     waiting = deque(cells)
     idle: list[Worker] = []
-    busy: dict[connection.Connection, Worker] = {}
+    busy: dict[Any, Worker] = {}  # by the pipe to it
     try:
         while waiting or busy:
             while waiting and len(busy) < count:
@@ -65,6 +65,7 @@ def run(cells: Sequence[Cell], count: int) -> Iterator[tuple[Cell, Outcome, floa
                     worker.stop()
                 else:
                     idle.append(worker)
+                assert worker.cell is not None
                 yield worker.cell, outcome, time.monotonic() - worker.begun
     finally:
         for worker in (*idle, *busy.values()):
@@ -99,7 +100,7 @@ class Worker:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            return Outcome(None, f"its process {_ending(self._process.exitcode)}", broken=True)
+            return Outcome(None, f"its process {_ending(self._process.exitcode or 0)}", broken=True)
 
     def stop(self) -> None:
         """Ends the process, whatever it does: a run folder can be left at any moment."""
@@ -109,9 +110,12 @@ class Worker:
 
 
 def _lasting(cell: Cell) -> Hashable:
-    """What TensorFlow decides once a process: the strategy, and whether all is deterministic."""
-    settings = cell.given.settings
-    return getattr(settings, "strategy", "one_device"), getattr(settings, "xla", False)
+    """What TensorFlow decides once a process; an own process for cells that differ in it.
+
+    Methods of no such settings go with those of the defaults, which change nothing.
+    """
+    given = cell.given
+    return given.hasher_class.lasting(given.settings) or ("one_device", False)
 
 
 def _ending(status: int) -> str:
@@ -144,7 +148,9 @@ def _work(pipe: connection.Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

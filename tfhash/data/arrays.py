@@ -31,10 +31,12 @@ def as_images(images: Any, what: str, size: int | None = None) -> np.ndarray:
     Images that have that size already are not copied. UserError for anything else, naming it, and
     for a file that cannot be read.
     """
-    if _are_paths(images):
+    if _are_paths(images, what):
         return _read(images, what, size or FILES_SIZE)
     if not isinstance(images, np.ndarray):
         images = np.asarray(images)
+    if images.shape == (0,):
+        raise UserError(f"{what}: an empty list; allowed: at least one image")
     if np.issubdtype(images.dtype, np.floating):
         raise UserError(
             f"{what}: {images.dtype} {list(images.shape)}; allowed: uint8 in 0 to 255; convert "
@@ -64,11 +66,14 @@ def as_images(images: Any, what: str, size: int | None = None) -> np.ndarray:
     return resized
 
 
-def _are_paths(images: Any) -> bool:
-    if isinstance(images, str | os.PathLike):
-        raise UserError(f"images: {images!r}; allowed: a list of paths, as by sorted(glob(...))")
-    if isinstance(images, np.ndarray):
-        return images.dtype.kind in "UO" and images.ndim == 1 and len(images) > 0
+def _are_paths(images: Any, what: str) -> bool:
+    if isinstance(images, str | os.PathLike) or not hasattr(images, "__len__"):
+        raise UserError(
+            f"{what}: {images!r}; allowed: uint8 [n, height, width, 3], or a list of paths, as by "
+            "sorted(glob(...))"
+        )
+    if isinstance(images, np.ndarray) and (images.dtype.kind not in "UO" or images.ndim != 1):
+        return False
     return len(images) > 0 and all(isinstance(one, str | os.PathLike) for one in images)
 
 
@@ -137,32 +142,24 @@ def learning_set(
     neither queries nor a database. The fingerprint follows from every pixel, label and part.
     """
     parts = [as_images(images, "images", image_size)]
-    size = parts[0].shape[1]
-    count = len(parts[0])
+    size, count = parts[0].shape[1], len(parts[0])
     if not count:
         raise UserError("images: none; at least one image is needed")
-    if labels is None:
-        labels = np.full(count, -1)
-    multi_hot, classes = as_labels(labels, count, "labels")
+    multi_hot, classes = as_labels(
+        np.full(count, -1) if labels is None else labels, count, "labels"
+    )
     of_parts = [multi_hot]
     if unlabelled is not None:
         parts.append(as_images(unlabelled, "unlabelled", size))
         of_parts.append(np.zeros((len(parts[-1]), len(classes)), np.uint8))
-    watched = _EMPTY
+    learned_from = sum(map(len, parts))
     if validation is not None:
-        if not isinstance(validation, tuple | list) or len(validation) != 2:
-            raise UserError("validation: allowed: a pair of images and their labels")
-        watched_images = as_images(validation[0], "validation", size)
-        known, _ = as_labels(validation[1], len(watched_images), "validation", classes)
-        if not known.any(axis=1).all():
-            raise UserError("validation: images without a label; allowed: labelled ones alone")
-        watched = sum(map(len, parts)) + np.arange(len(watched_images))
-        parts.append(watched_images)
-        of_parts.append(known)
+        watched, of_watched = _validation(validation, size, classes)
+        parts.append(watched)
+        of_parts.append(of_watched)
     everything = parts[0] if len(parts) == 1 else np.concatenate(parts)
     every_label = np.concatenate(of_parts)
-    learned = np.setdiff1d(np.arange(len(everything)), watched)
-    labelled = every_label[learned].any(axis=1)
+    labelled = every_label[:learned_from].any(axis=1)
     image_set = ImageSet(
         name="arrays",
         images=everything,
@@ -170,16 +167,31 @@ def learning_set(
         class_names=tuple(map(str, classes.tolist())),
         ids=tuple(f"arrays/{row:07d}" for row in range(len(everything))),
     )
-    digest = hashlib.sha256(np.ascontiguousarray(everything))
-    digest.update(f"{everything.shape} {every_label.shape} {len(watched)}".encode())
-    digest.update(every_label)
     return image_set, RetrievalSplits(
         protocol="arrays",
         seed=seed,
         query=_EMPTY,
         database=_EMPTY,
-        labelled=learned[labelled],
-        validation=watched,
-        unlabelled=learned[~labelled],
-        fingerprint=digest.hexdigest()[:16],
+        labelled=np.flatnonzero(labelled),
+        validation=np.arange(learned_from, len(everything)),
+        unlabelled=np.flatnonzero(~labelled),
+        fingerprint=_fingerprint(everything, every_label, learned_from),
     )
+
+
+def _validation(validation: Any, size: int, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images and multi-hot labels that are watched."""
+    if not isinstance(validation, tuple | list) or len(validation) != 2:
+        raise UserError("validation: allowed: a pair of images and their labels")
+    images = as_images(validation[0], "validation", size)
+    labels, _ = as_labels(validation[1], len(images), "validation", classes)
+    if not labels.any(axis=1).all():
+        raise UserError("validation: images without a label; allowed: labelled ones alone")
+    return images, labels
+
+
+def _fingerprint(images: np.ndarray, labels: np.ndarray, learned_from: int) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest.update(f"{images.shape} {labels.shape} {learned_from}".encode())
+    digest.update(np.ascontiguousarray(labels))
+    return digest.hexdigest()[:16]

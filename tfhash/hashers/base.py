@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from tfhash.data import arrays
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
+from tfhash.hashers.keywords import default_of, plain, signature, whole
 from tfhash.settings import build, deciding, fields_of
 from tfhash.training.run import Run, claim, write_text
 
@@ -56,7 +56,9 @@ class Hasher(abc.ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if hasattr(cls, "Config") and hasattr(cls, "Settings"):
-            cls.__signature__ = _signature(cls)  # type: ignore[attr-defined]
+            cls.__signature__ = signature(  # type: ignore[attr-defined]
+                Hasher.__init__, cls.Settings, cls.Config
+            )
 
     def __init__(
         self,
@@ -73,15 +75,15 @@ class Hasher(abc.ABC):
                     f"`{name}`: no setting of {type(self).__name__}; allowed: "
                     f"code_length, image_size, seed, {', '.join(known)}"
                 )
-        values = {"cache_dir": None} if "cache_dir" in known else {}
-        values |= {name: _plain(value) for name, value in settings.items()}
+        values = {name: default_of(name, field.default) for name, field in known.items()}
+        values |= {name: plain(value) for name, value in settings.items()}
         self.settings = build(self.Settings, values)
         self.config = build(self.Config, values)
-        self.code_length = _whole("code_length", code_length, 1, None)
-        self.seed = _whole("seed", seed, 0, MOST_SEED)
+        self.code_length = whole("code_length", code_length, 1)
+        self.seed = whole("seed", seed, 0, MOST_SEED)
         self._given_size = None
         if image_size is not None:
-            self._given_size = _whole("image_size", image_size, 1, None)
+            self._given_size = whole("image_size", image_size, 1)
         self._size: int | None = None
         self._has_learned = False
         self.history: dict[str, dict[str, list[float]]] = {}
@@ -94,7 +96,7 @@ class Hasher(abc.ABC):
         """The built hasher of two configurations, as commands have them."""
         hasher = cls(
             code_length=code_length,
-            image_size=image_size,
+            image_size=image_size or None,  # 0 px: given descriptors, no images
             seed=seed,
             **{name: getattr(settings, name) for name in fields_of(cls.Settings)},
             **{name: getattr(config, name) for name in fields_of(cls.Config)},
@@ -119,6 +121,24 @@ class Hasher(abc.ABC):
     def start(cls, settings: Any) -> None:
         """What has to happen before anything else uses TensorFlow: nothing by default."""
         del settings
+
+    @classmethod
+    def lasting(cls, settings: Any) -> tuple:
+        """What of the settings TensorFlow decides once for a whole process."""
+        del settings
+        return ()
+
+    @classmethod
+    def is_repeatable(cls, settings: Any) -> bool:
+        """Whether operations are to be deterministic; with XLA, Keras could not compile them."""
+        del settings
+        return True
+
+    @classmethod
+    def needs_pixels(cls, settings: Any) -> bool:
+        """Whether it looks at images, and not at descriptors that a user gives."""
+        del settings
+        return True
 
     @property
     def steps(self) -> int:
@@ -174,7 +194,7 @@ class Hasher(abc.ABC):
         if run.directory is not None:
             claim(run.directory / "fit.json", self._deciding() | {"images": splits.fingerprint})
         keras.utils.set_random_seed(self.seed)
-        if not getattr(self.settings, "xla", False):  # Keras leaves XLA off where it is enabled
+        if self.is_repeatable(self.settings):
             tf.config.experimental.enable_op_determinism()
         self.build(image_set.images.shape[1])
         self.callbacks = tuple(callbacks)
@@ -287,32 +307,3 @@ class Hasher(abc.ABC):
         raise TypeError(
             f"{type(self).__name__} cannot be pickled; use save(directory) and tfhash.load"
         )
-
-
-def _signature(cls: type[Hasher]) -> inspect.Signature:
-    """What `help` and editors show: each keyword with its default."""
-    first = list(inspect.signature(Hasher.__init__).parameters.values())[1:-1]
-    fields = fields_of(cls.Settings) | fields_of(cls.Config)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    own = [
-        inspect.Parameter(name, keyword, default=None if name == "cache_dir" else field.default)
-        for name, field in fields.items()
-    ]
-    return inspect.Signature([*first, *own])
-
-
-def _plain(value: Any) -> Any:
-    """Python's own number in place of NumPy's, so that it can be written as JSON."""
-    if isinstance(value, np.generic):
-        return value.item()
-    return str(value) if isinstance(value, Path) else value
-
-
-def _whole(name: str, value: Any, least: int, most: int | None) -> int:
-    value = _plain(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise UserError(f"`{name}`: {value!r}; allowed: whole numbers")
-    if value < least or (most is not None and value > most):
-        allowed = f"at least {least}" if most is None else f"{least} to {most}"
-        raise UserError(f"`{name}`: {value}; allowed: {allowed}")
-    return value

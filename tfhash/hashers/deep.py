@@ -75,6 +75,14 @@ class HashNetworkHasher(Hasher):
     def start(cls, settings: DeepSettings) -> None:
         make_strategy(settings.strategy)  # workers have to meet before the first operation
 
+    @classmethod
+    def lasting(cls, settings: DeepSettings) -> tuple:
+        return settings.strategy, settings.xla
+
+    @classmethod
+    def is_repeatable(cls, settings: DeepSettings) -> bool:
+        return not settings.xla
+
     @property
     def steps(self) -> int:
         return self.settings.steps

@@ -109,12 +109,13 @@ class GANHasher(HashNetworkHasher):
             names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
         if self.config.space == "features":
-            chosen["backbone_weights"] = weights_digest(self.space.backbone)
+            chosen["backbone_weights"] = weights_digest(self.space.backbone)  # type: ignore[attr-defined]
         listed = data.listed
+        digest = None if listed is None else hashlib.sha256(listed.data).hexdigest()[:16]
         return {
             "split_fingerprint": data.splits.fingerprint,
             "image_size": self.image_size,
-            "triplets_csv": listed if listed is None else hashlib.sha256(listed).hexdigest()[:16],
+            "triplets_csv": digest,
             **chosen,
         }
 

@@ -201,7 +201,8 @@ class GANFeatures(FeatureSpace, GANSpace):
         return generators.feature_condition(self.width, size, self.seed + 100)
 
     def generator(self, name: str, salt: int) -> keras.Model:
-        return generators.feature_generator(*self.gan_shape, self.width, self.seed + salt, name)
+        (features,) = self.gan_shape
+        return generators.feature_generator(features, self.width, self.seed + salt, name)
 
     def trunk(self, batch_norm: bool) -> Trunk:
         return Trunk(discriminators.feature_trunk(self.width, self.seed + 400), self.width)

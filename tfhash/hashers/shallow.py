@@ -106,10 +106,14 @@ class FeatureHasher(Hasher):
 
     def build(self, image_size: int) -> None:
         super().build(image_size)
-        self.standardise: Standardise | None = None
+        self.standardise: Any = None  # a Standardise, once something is learned or loaded
         self.parameters: dict[str, np.ndarray] = {}
         self._encoder: FeatureEncoder | None = None
         self.__dict__.pop("network", None)
+
+    @classmethod
+    def needs_pixels(cls, settings: ShallowSettings) -> bool:
+        return settings.features != "bow"
 
     @abc.abstractmethod
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
@@ -138,7 +142,7 @@ class FeatureHasher(Hasher):
 
     def describe(self, image_set: ImageSet) -> np.ndarray:
         """The features of the images as they are: float32 [n, F]. Kept in --cache_dir."""
-        if self.settings.features == "bow":
+        if self.settings.features_file is not None:  # features=bow
             return bag_of_words.read(self.settings.features_file, image_set.ids)
         return cached_features(self.network, image_set.images, self.settings.cache_dir)
 
@@ -190,6 +194,8 @@ class FeatureHasher(Hasher):
 
     def embed_features(self, features: np.ndarray) -> np.ndarray:
         """H of features as `describe` gives them: float32 [n, F] -> float32 [n, k] in [0, 1]."""
+        if not self._has_learned:
+            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
         functions = self._functions()
         starts = range(0, len(features), _CHUNK)
         parts = [functions(self._scaled(features[i : i + _CHUNK])).numpy() for i in starts]
@@ -204,7 +210,8 @@ class FeatureHasher(Hasher):
     def save_weights(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         statistics = {f"{_SCALING}{w.name}": w.numpy() for w in self.standardise.weights}
-        np.savez(directory / _PARAMETERS, **statistics, **self.parameters)
+        arrays: dict[str, Any] = statistics | self.parameters
+        np.savez(directory / _PARAMETERS, **arrays)
 
     def _load_weights(self, directory: Path) -> None:
         path = directory / _PARAMETERS

@@ -42,21 +42,22 @@ def run(
     goes on. Raises UserError for what the user can mend and NonFiniteError where training diverged.
     """
     settings = given.settings
-    given.hasher_class.start(settings)
+    method = given.hasher_class
+    method.start(settings)
     if image_set is None:
         image_set = load_images(given.experiment)
-    if not image_set.images.shape[1] and getattr(settings, "features", None) != "bow":
+    if not image_set.images.shape[1] and method.needs_pixels(settings):
         raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
     experiment = dataclasses.replace(given.experiment, dataset=image_set.name)
     given = dataclasses.replace(given, experiment=experiment)
     image_set = with_triplets(experiment, image_set)
     parts = split(experiment, image_set)
     keras.utils.set_random_seed(experiment.seed)
-    if not getattr(settings, "xla", False):  # Keras leaves XLA off where it is enabled
+    if method.is_repeatable(settings):
         tf.config.experimental.enable_op_determinism()
     hasher = given.hasher(image_set.images.shape[1])
     facts = hasher.learn(image_set, parts, target)
-    if target.writes:
+    if target.writes and target.directory is not None:
         hasher.save_weights(target.directory / folder.CHECKPOINTS)
     packed = hasher.encode_set(image_set)
     of_part = codes_of_parts(packed, image_set, parts)
@@ -81,7 +82,7 @@ def run(
         "flags": given.values,
         "versions": provenance.versions(),
     }
-    if target.writes:
+    if target.writes and target.directory is not None:
         for part, arrays in of_part.items():
             folder.write_codes(target.directory, part, arrays)
         draw(target.directory, content, packed, image_set, parts)
@@ -197,7 +198,7 @@ def draw(
     image_set: ImageSet,
     parts: RetrievalSplits,
 ) -> None:
-    """The figures that every method has: curves, and the top results of ten queries.
+    """The figures that every method has: curves, and the top results of a query of each class.
 
     None where only triplets tell what is near: then no image is known to be relevant.
     """
@@ -209,7 +210,7 @@ def draw(
     figures.precision_at({label: metrics}, pictures / "precision_at.png")
     if not image_set.images.size:  # given descriptors, no images
         return
-    queries = parts.query[np.linspace(0, len(parts.query) - 1, TOP_QUERIES).astype(int)]
+    queries = parts.query[one_of_each_class(image_set.labels[parts.query], TOP_QUERIES)]
     top = parts.database[codes.nearest(packed[queries], packed[parts.database], TOP_RESULTS)]
     shared = np.einsum("qc,qrc->qr", image_set.labels[queries], image_set.labels[top])
     names = [
@@ -223,3 +224,14 @@ def draw(
         pictures / "top_results.png",
         query_names=names,
     )
+
+
+def one_of_each_class(labels: np.ndarray, most: int) -> np.ndarray:
+    """The first row of each class, in the order of classes: multi-hot [n, C] -> int64 [c].
+
+    Of more than `most` classes that occur, as many, evenly spread; each row once.
+    """
+    classes = np.flatnonzero(labels.any(axis=0))
+    spread = np.linspace(0, len(classes) - 1, min(most, len(classes))).astype(int)
+    first = labels[:, classes[spread]].argmax(axis=0)
+    return np.array(list(dict.fromkeys(first.tolist())), np.int64)

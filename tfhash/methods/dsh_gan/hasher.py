@@ -18,6 +18,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.data.triplets import ImpliedPositives
 from tfhash.errors import UserError
+from tfhash.hashers.deep import Gauge
 from tfhash.hashers.gan import GANHasher
 from tfhash.methods.dsh_gan.config import DSHGANConfig
 from tfhash.methods.dsh_gan.figures import (
@@ -50,6 +51,11 @@ class DSHGAN(GANHasher):
     config: DSHGANConfig
     stage1_flags = ("weight_class",)
 
+    def build(self, image_size: int) -> None:
+        super().build(image_size)
+        # What `learn` measured of the nearest real images, which takes up to a minute, for `draw`.
+        self._near: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
     @property
     def variant(self) -> str | None:
         """What differs from the paper's main method, by the names of its tables and figures."""
@@ -69,7 +75,8 @@ class DSHGAN(GANHasher):
         several = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
         self._build(image_set.labels.shape[1])
         facts: dict[str, Any] = {}
-        gauges = pictures = dict
+        gauges: Gauge = dict
+        pictures: Gauge = dict
         if self.config.synthesises:
             real = self._real_images(inputs, image_set, splits)
             judge = ClassJudge(real)
@@ -217,8 +224,8 @@ class DSHGAN(GANHasher):
 
     def _quality(self, real: RealImages) -> dict[str, float]:
         """Does G copy, and does it make more than one image of each class? What can be said."""
-        self._shown = (real, *self._nearest(real))
-        *_, distances = self._shown
+        self._near = self._nearest(real)
+        *_, distances = self._near
         measured = {
             "nearest_distance": float(np.median(distances[:, 0])),
             "diversity": diversity(real, self.synthesise),
@@ -232,7 +239,10 @@ class DSHGAN(GANHasher):
         """
         if not self.config.synthesises:
             return []
-        real, *nearest_of_synthetic = self._shown
+        real = self._real_images(
+            self.space.inputs(image_set.images, learnable(splits)), image_set, splits
+        )
+        near = self._near or self._nearest(real)
         by_class, label_sets, nearest = (
             directory / f"{name}.png"
             for name in ("synthetic_by_class", "synthetic_label_sets", "nearest_real")
@@ -240,5 +250,5 @@ class DSHGAN(GANHasher):
         names = image_set.class_names
         draw_by_class(self.space, self.synthesise, real, names, by_class)
         drew_label_sets = draw_label_sets(self.space, self.synthesise, real, names, label_sets)
-        draw_nearest(self.space, real, *nearest_of_synthetic, nearest)
+        draw_nearest(self.space, real, *near, nearest)
         return [by_class, *([label_sets] if drew_label_sets else []), nearest]
