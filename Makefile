@@ -3,19 +3,39 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+DOCS_INSTALLED := $(VENV)/.installed-docs
+# mypy looks for packages by their names; it finds export/ and serving/ here as tfhash.export and
+# tfhash.serving.
+TYPES := build/types
 
-.PHONY: quickstart test lint install clean
+.PHONY: quickstart test lint types docs mutants install clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python -m tfhash.train --flagfile=configs/ssgah.flags --model_dir=runs/quickstart
 	$(BIN)/python -m tfhash.export --model_dir=runs/quickstart
 	$(BIN)/python examples/query_saved_model.py runs/quickstart
 
+# A file of tests runs in one process; two processes, whatever the machine, for TensorFlow is large.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist=loadfile
+
+# For the night: puts faults into the sources and says which of them the tests notice.
+mutants: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	$(BIN)/python tests/mutants.py --count=150
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+	$(MAKE) --no-print-directory types
+
+types: $(INSTALLED)
+	@mkdir -p $(TYPES)/tfhash
+	@ln -sfn $(CURDIR)/export $(TYPES)/tfhash/export
+	@ln -sfn $(CURDIR)/serving $(TYPES)/tfhash/serving
+	$(BIN)/mypy
+
+docs: $(DOCS_INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(INSTALLED)
 
@@ -27,5 +47,9 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,serving,test]'
 	touch $@
 
+$(DOCS_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""Times `tfhash.evaluation.retrieval.evaluate` beside ranking by argsort, and beside XOR and popcount alone.
+"""Times `retrieval.evaluate` beside ranking by argsort, and beside XOR and popcount alone.
 
     python benchmarks/retrieval.py [--queries=1000] [--database=59000] [--bits=48]
     python benchmarks/retrieval.py --nus_wide      # 2,100 x 193,734 items, 21 labels, mAP@5000

@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhash.export import onnx, portable, tflite
-from tfhash.runs import finished, folder
+from tfhash.runs import finished
 from tfhash.serving import HashClient
 
 INPUTS = {

@@ -10,14 +10,18 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from tfhash.cli import quiet
 
-from tfhash import export
-from tfhash.cli import mains
-from tfhash.errors import UserError
-from tfhash.export import onnx, portable, signatures, tflite
-from tfhash.export.verify import VerificationError
-from tfhash.runs import finished, folder
+quiet.start()
+
+from absl import flags, logging  # noqa: E402
+
+from tfhash import export  # noqa: E402
+from tfhash.cli import mains  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
+from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
+from tfhash.export.verify import VerificationError  # noqa: E402
+from tfhash.runs import finished, folder  # noqa: E402
 
 NAME = "tfhash.export"
 VERIFIED_IMAGES = 256

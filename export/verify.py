@@ -129,7 +129,7 @@ def _main(folder: str, requests_file: str, answers_file: str) -> None:
 
 def _answers(folder: str, requests: list[_Request]) -> dict[str, list[dict[str, np.ndarray]]]:
     """The outputs for each request, by loader. VerificationError at the first that fails."""
-    answers = {}
+    answers: dict[str, list[dict[str, np.ndarray]]] = {}
     for loader, load in _LOADERS.items():
         answering = "loading"
         try:
@@ -180,7 +180,7 @@ _LOADERS = {"tf.saved_model.load": _load_as_functions, "v1 Session": _load_in_se
 
 
 if __name__ == "__main__":
-    sys.modules["tfhash"] = None
+    sys.modules["tfhash"] = None  # type: ignore[assignment]
     try:
         import tfhash  # noqa: F401
     except ImportError:

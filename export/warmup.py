@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -58,7 +59,7 @@ _MESSAGES = """
 """
 
 
-def _message_class() -> type:
+def _message_class() -> Any:
     pool = descriptor_pool.Default()  # which has the messages of TensorFlow
     file = text_format.Parse(_MESSAGES, descriptor_pb2.FileDescriptorProto())
     pool.AddSerializedFile(file.SerializeToString())

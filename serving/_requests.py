@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
@@ -229,7 +229,7 @@ def _parts(
     name: str,
     rows: int,
     groups: Iterator[Batch],
-    tensor: Callable[[Batch], tensor_pb2.TensorProto],
+    tensor: Callable[[Any], tensor_pb2.TensorProto],  # of a group
 ) -> Iterator[Part]:
     if not rows:
         yield Part(request, rows=0, ends_batch=True)

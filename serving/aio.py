@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
 from typing import Any
 
@@ -133,7 +133,7 @@ class AsyncHashClient:
         async with aclosing(self._stream(_iterate(parts))) as batches:
             return await anext(batches)
 
-    async def _stream(self, parts: AsyncIterator[Part]) -> AsyncIterator[Codes]:
+    async def _stream(self, parts: AsyncIterator[Part]) -> AsyncGenerator[Codes, None]:
         pending: deque[tuple[Part, grpc.aio.Call | None]] = deque()
         answered: list[Codes] = []
 

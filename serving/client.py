@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import chain, islice
 from typing import Any
@@ -94,7 +94,7 @@ class HashClient:
         on_error: str = "raise",
         bits: bool = False,
         embedding: bool = False,
-    ) -> Iterator[Codes]:
+    ) -> Generator[Codes, None, None]:
         """The codes of each batch, in the order of the batches.
 
         batches: each what encode_images or encode_bytes takes. As many are read ahead as fill
@@ -154,7 +154,7 @@ class HashClient:
         with closing(self._stream(chain([first], parts))) as batches:
             return next(batches)
 
-    def _stream(self, parts: Iterator[Part]) -> Iterator[Codes]:
+    def _stream(self, parts: Iterator[Part]) -> Generator[Codes, None, None]:
         pending: deque[tuple[Part, grpc.Future | None]] = deque()
         answered: list[Codes] = []
 

@@ -8,12 +8,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from unittest import mock
 
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+
+if TYPE_CHECKING:
+    from tfhash.runs.configurations import Configurations
 
 
 class Ended(NamedTuple):
@@ -25,16 +28,14 @@ class Ended(NamedTuple):
 
 
 @contextlib.contextmanager
-def defined_flags(module: ModuleType) -> Iterator[None]:
-    """absl's global flags are those of this command, and afterwards what they were."""
+def own_flags() -> Iterator[None]:
+    """absl's global flags are afterwards what they were: those that are defined meanwhile go."""
     before = set(flags.FLAGS)
     with flagsaver.flagsaver():
-        module.define_flags()
-        own = set(flags.FLAGS) - before
         try:
             yield
         finally:
-            for name in own:
+            for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
 
 
@@ -47,22 +48,19 @@ def _interruptible() -> None:
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Ended]:
     """Runs the command of a module with these arguments."""
-    # Here, so that tests that start no command need not import TensorFlow.
-    import keras
-
-    from tfhash.cli import mains
+    import keras  # here, so that tests that start no command need not import TensorFlow
 
     def run(module: ModuleType, *arguments: object) -> Ended:
         argv = [module.NAME, *map(str, arguments)]
         output, errors = io.StringIO(), io.StringIO()
         with (
-            defined_flags(module),
+            own_flags(),
             mock.patch.object(sys, "argv", argv),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(errors),
             pytest.raises(SystemExit) as ended,
         ):
-            mains.run(module.NAME, module.main)
+            module.entry_point()
         keras.config.set_dtype_policy("float32")
         return Ended(ended.value.code or 0, output.getvalue(), errors.getvalue())
 
@@ -70,12 +68,25 @@ def command() -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope="session")
-def configurations() -> Callable[..., tuple[Any, Any, Any]]:
+def parse_only() -> Callable[..., None]:
+    """Parses what a module's command would; absl's error for a flag that it does not know."""
+
+    def parse(module: ModuleType, *arguments: object) -> None:
+        with own_flags():
+            module.define_flags()
+            flags.FLAGS([module.NAME, *map(str, arguments)])
+
+    return parse
+
+
+@pytest.fixture(scope="session")
+def configurations() -> Callable[..., Configurations]:
     """What `tfhash.train.configurations` makes of these arguments."""
     from tfhash import train
 
-    def parse(*arguments: object) -> tuple[Any, Any, Any]:
-        with defined_flags(train):
+    def parse(*arguments: object) -> Configurations:
+        with own_flags():
+            train.define_flags()
             flags.FLAGS([train.NAME, *map(str, arguments)])
             return train.configurations()
 

@@ -34,9 +34,9 @@ def test_the_flagfile_of_the_quickstart_is_among_them():
 
 @each_training
 def test_the_configurations_can_be_built(configurations, path):
-    config, *_ = configurations(f"--flagfile={path}")
+    given = configurations(f"--flagfile={path}")
     of_methods = set(re.findall(r"^--(?:no)?(\w+)\.", path.read_text(), re.MULTILINE))
-    assert of_methods <= {config.method}
+    assert of_methods <= {given.experiment.method}
 
 
 @pytest.mark.parametrize("path", MATRICES, ids=lambda path: path.name)

@@ -8,19 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
-from tfhash import figures, methods, top_results
+from tfhash import codes, figures, methods, top_results
 from tfhash.errors import UserError
 from tfhash.runs import experiment
+from tfhash.runs import folder as run_folder
 
 
 def test_nearest_first_and_ties_in_the_order_of_the_database():
     database = np.array([[0b0011], [0b0001], [0b0111], [0b0010], [0b0000]], np.uint8) << 4
     query = np.array([[0b0000], [0b0111]], np.uint8) << 4
     # Distances to 0000 are 2 1 3 1 0; to 0111, 1 2 0 2 3.
-    top = top_results.nearest(query, database, 4)
+    top = codes.nearest(query, database, 4)
     np.testing.assert_array_equal(top, [[4, 1, 3, 0], [2, 0, 1, 3]])
 
 
@@ -40,7 +39,7 @@ def write_run(digits, tmp_path_factory):
         folder = tmp_path_factory.mktemp("runs") / name
         for part in ("query", "database"):
             labels = image_set.labels[getattr(parts, part)]
-            experiment.save_codes(folder, part, {"codes": codes_of(labels), "labels": labels})
+            run_folder.write_codes(folder, part, {"codes": codes_of(labels), "labels": labels})
         run = {
             "method": config.method,
             "variant": None,
@@ -140,36 +139,25 @@ def test_an_output_that_cannot_be_written_is_named(two_runs, tmp_path):
         top_results.draw(two_runs, tmp_path / "file" / "picture.png", query_count=1)
 
 
-@pytest.fixture
-def command():
-    """Runs the command in this process, since TensorFlow takes long to import; its status."""
-    before = set(flags.FLAGS)
-    with flagsaver.flagsaver():
-        top_results.define_flags()
-        own = set(flags.FLAGS) - before
-        yield lambda *words: top_results.main(top_results._parse([top_results.NAME, *words]))
-        for name in own:
-            delattr(flags.FLAGS, name)
-
-
-def test_the_command_draws(command, two_runs, tmp_path, capsys):
+def test_the_command_draws(command, two_runs, tmp_path):
     path = tmp_path / "top.png"
-    assert command(*map(str, two_runs), f"--output={path}", "--queries=2") == 0
-    assert capsys.readouterr().out.endswith(f"wrote {path}\n")
+    ended = command(top_results, *two_runs, f"--output={path}", "--queries=2")
+    assert ended.status == 0
+    assert ended.output.endswith(f"wrote {path}\n")
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_without_a_run_ends_in_one_line(command, capsys):
-    assert command("--output=top.png") == 2
-    assert capsys.readouterr().err == (
+def test_the_command_without_a_run_ends_in_one_line(command):
+    ended = command(top_results, "--output=top.png")
+    assert ended.status == 2
+    assert ended.errors == (
         "tfhash.top_results: error: no run given; usage: python -m tfhash.top_results RUN "
         "[RUN ...] --output=FILE\n"
     )
 
 
-def test_a_flag_that_is_wrong_ends_in_one_line(command, capsys):
-    with pytest.raises(SystemExit) as ended:
-        command("run", "--output=top.png", "--queries=0")
-    assert ended.value.code == 2
-    (line,) = capsys.readouterr().err.splitlines()
+def test_a_flag_that_is_wrong_ends_in_one_line(command):
+    ended = command(top_results, "run", "--output=top.png", "--queries=0")
+    assert ended.status == 2
+    (line,) = ended.errors.splitlines()
     assert line.startswith("tfhash.top_results: error: ") and "--queries=0" in line

@@ -89,8 +89,9 @@ def _overrides() -> dict:
         if given[name].value is not None
     }
     for name in ("map_at", "precision_at"):
-        if given[name].value is not None:
-            overrides[name] = config_flags.items(name, given[name].value, int)
+        depths: Any = given[name].value
+        if depths is not None:
+            overrides[name] = config_flags.items(name, depths, int)
     return overrides
 
 

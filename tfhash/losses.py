@@ -65,7 +65,7 @@ def semi_supervised_kinds(
 
 
 def gather_kind(of: Mapping[str, tf.Tensor], kind: Kind) -> list[tf.Tensor]:
-    """Query, positive and negative of a kind of triplets: of[source] [B, j, ...] -> [B, t, ...]."""
+    """Query, positive, negative of a kind of triplets, of[source]: [B, j, ...] -> [B, t, ...]."""
     return [tf.gather(of[source], positions, batch_dims=1) for source, positions in kind]
 
 
@@ -138,13 +138,13 @@ def source_loss(logits: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
     return tf.nn.sigmoid_cross_entropy_with_logits(real, logits)
 
 
-def class_loss(logits: tf.Tensor, labels: tf.Tensor, several: bool) -> tf.Tensor:
+def class_loss(logits: tf.Tensor, labels: tf.Tensor, multi_label: bool) -> tf.Tensor:
     """l_c of each item, 0 for one without a label: two [..., C] -> [...] (DSH-GANs, Eq. 5 and 6).
 
-    labels: multi-hot, float. several: whether an item can have several of them: then the cross
+    labels: multi-hot, float. multi_label: whether an item can have several of them: then the cross
     entropies of all classes are added, otherwise it is that of a softmax.
     """
-    if several:
+    if multi_label:
         losses = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1)
     else:
         losses = tf.nn.softmax_cross_entropy_with_logits(labels, logits)

@@ -72,7 +72,7 @@ def check(config: Any) -> None:
         kind, item = kind_of(type(config), name)
         if value is None and (field.default is None or is_optional(type(config), name)):
             continue
-        if kind is tuple and not isinstance(value, tuple):
+        if item is not None and not isinstance(value, tuple):
             raise UserError(f"`{name}`: {value!r}; allowed: a tuple of {item.__name__}s")
         for one in value if kind is tuple else (value,):
             _check_one(name, field, item or kind, one)
@@ -105,9 +105,9 @@ _HOLDS = {  # NaN is in no range
 def in_words(limits: Mapping[str, float]) -> str:
     """What a range allows, as errors and help pages say it."""
     if set(limits) == {"least", "most"}:
-        return f"allowed: {limits['least']:g} to {limits['most']:g}"
+        return f"allowed: {limits['least']:.15g} to {limits['most']:.15g}"
     names = {"least": "at least", "above": "above", "most": "at most", "below": "below"}
-    ends = [f"{words} {limits[end]:g}" for end, words in names.items() if end in limits]
+    ends = [f"{words} {limits[end]:.15g}" for end, words in names.items() if end in limits]
     return f"allowed: {' and '.join(ends)}"
 
 

@@ -51,7 +51,7 @@ def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
 
 def configurations(flag_values: flags.FlagValues = flags.FLAGS) -> Configurations:
     """What the parsed flags say. UserError, in the names of flags, where they do not fit."""
-    method = flag_values["method"].value
+    method: Any = flag_values["method"].value
     try:
         hasher = methods.get(method)
         return Configurations(
@@ -151,7 +151,7 @@ def _is_first_process(tf_config: str | None) -> bool:
 
 def entry_point() -> None:
     define_flags()
-    mains.run(NAME, main, lambda name: pages.of_groups(name, help_groups()))
+    mains.run(NAME, main, lambda name, words: pages.of_groups(name, words, help_groups()))
 
 
 if __name__ == "__main__":

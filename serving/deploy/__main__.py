@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -18,7 +19,8 @@ NAME = "tfhash.serving.deploy"
 
 
 def define_flags() -> None:
-    default = {field.name: field.default for field in dataclasses.fields(deploy.Settings)}
+    fields = dataclasses.fields(deploy.Settings)
+    default: dict[str, Any] = {field.name: field.default for field in fields}
     flags.DEFINE_string("export_dir", None, "folder of the versions to serve", required=True)
     flags.DEFINE_string("output", None, "folder to write the files into", required=True)
     flags.DEFINE_bool("overwrite", False, "replace files of an earlier deployment that differ")
@@ -46,9 +48,8 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     export_dir, output = Path(values.export_dir), Path(values.output)
     fields = {field.name for field in dataclasses.fields(deploy.Settings)} - {"version"}
-    settings = deploy.Settings(
-        version=deploy.newest_version(export_dir), **{name: values[name].value for name in fields}
-    )
+    given: dict[str, Any] = {name: values[name].value for name in fields}
+    settings = deploy.Settings(version=deploy.newest_version(export_dir), **given)
     texts = deploy.render(settings, export_dir, output)
     changed = deploy.write(texts, output, values.overwrite)
     for name in texts:

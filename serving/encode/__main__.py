@@ -6,15 +6,14 @@ python -m tfhash.serving.encode --target=localhost:8500 --images='photos/**/*.jp
 
 from __future__ import annotations
 
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
-# Before what they quieten is imported.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+from tfhash.cli import quiet
+
+quiet.start()
 
 from absl import flags  # noqa: E402
 

@@ -68,7 +68,7 @@ class Journal:
         """Keeps rows by path, even if this process is killed next; UserError where it cannot."""
         self.rows.update(rows)
         self._append(
-            json.dumps([path, *row._replace(code=row.code and row.code.hex())])
+            json.dumps([path, row.size, row.modified, row.code and row.code.hex(), row.reason])
             for path, row in rows.items()
         )
 
@@ -117,7 +117,8 @@ def write(output: Path, source: Source, rows: Mapping[str, Row]) -> None:
     """
     coded = {path: row for path, row in rows.items() if row.code is not None}
     width = -(-source.code_length // 8)
-    codes = np.frombuffer(b"".join(row.code for row in coded.values()), np.uint8)
+    joined = b"".join(row.code for row in coded.values() if row.code is not None)
+    codes = np.frombuffer(joined, np.uint8)
     temporary = output.with_name(f".{output.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as file:

@@ -13,6 +13,7 @@ from tfhash.benchmark import __main__ as benchmark
 from tfhash.benchmark import matrix
 from tfhash.benchmark import workers as cell_workers
 from tfhash.errors import UserError
+from tfhash.runs import experiment
 
 OUT = Path("runs/matrix")
 
@@ -73,7 +74,7 @@ def test_the_matrix_comes_after_a_flagfile(flagfile):
     """Its --seed and --code_length are those of a run of its own."""
     (cell,) = cells(str(flagfile), common={"batch_size": "--batch_size=6"}, steps=["9"])
     assert cell.name == "small_12_steps-9_seed0"
-    config, settings, _ = cell.given
+    config, settings = cell.given.experiment, cell.given.settings
     assert (config.method, config.seed, config.code_length) == ("ssgah", 0, 12)
     assert (settings.steps, settings.batch_size) == (9, 6)
 
@@ -97,10 +98,8 @@ def test_names_are_folders_whatever_the_values():
 def test_cells_of_the_same_images_and_split_stand_together():
     found = cells("lsh", "ssgah", seeds=(0, 1), labelled_per_class=["5", "10"],
                   image_size=["8", "16"])  # fmt: skip
-    keys = [
-        (c.given.config.image_size, c.given.config.seed, c.given.config.labelled_per_class)
-        for c in found
-    ]
+    experiments = [cell.given.experiment for cell in found]
+    keys = [(e.image_size, e.seed, e.labelled_per_class) for e in experiments]
     changes = sum(one != other for one, other in zip(keys, keys[1:], strict=False))
     assert changes == len(set(keys)) - 1 == 7  # 2 sizes x 2 seeds x 2 amounts, each once
     assert names(found)[:2] == [
@@ -121,7 +120,7 @@ def test_the_images_of_a_cell_are_decided_by_all_that_their_source_is_given(monk
 
     monkeypatch.setattr("tfhash.data.sources.load", load)
     with pytest.raises(Loaded):
-        matrix.experiment.load_images(cell.given.config)
+        experiment.load_images(cell.given.experiment)
     assert sorted(map(str, given)) == sorted(map(str, cell.images))
 
 
@@ -202,7 +201,7 @@ def test_a_dry_run_only_prints_the_commands(command, tmp_path):
 
 def test_arguments_are_parsed_apart_from_the_flags_of_the_process():
     given = train.parse(["--method=lsh", "--code_length=7", "--noallow_pickle_weights"])
-    assert (given.config.method, given.config.code_length) == ("lsh", 7)
+    assert (given.experiment.method, given.experiment.code_length) == ("lsh", 7)
     assert train.parse(given.lines) == given
     with pytest.raises(UserError, match="Unknown command line flag 'stepps'"):
         train.parse(["--stepps=3"])
@@ -216,7 +215,7 @@ def test_the_table_has_mean_and_deviation_over_the_seeds():
     values = {(12, 1): [0.1, 0.2, 0.6], (24, 1): [0.25, None, 0.75], (12, 2): [0.5, None, None]}
     done = {}
     for cell in found:
-        config = cell.given.config
+        config = cell.given.experiment
         value = values.get((config.code_length, config.radius), [None] * 3)[config.seed]
         done |= {} if value is None else {cell.name: value}
     assert benchmark._table(found, done).splitlines() == [

@@ -74,5 +74,5 @@ def test_a_wrong_number_is_refused_by_absl():
 
 
 def test_the_configuration_itself_refuses_what_its_type_allows():
-    with pytest.raises(UserError, match="--strategy: 'parallel'; allowed: one_device"):
+    with pytest.raises(UserError, match="`strategy`: 'parallel'; allowed: one_device"):
         parse(DeepSettings, ["--strategy=parallel"])

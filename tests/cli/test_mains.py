@@ -12,7 +12,7 @@ from tfhash.cli import mains
 
 _COMMAND = """
 from absl import flags
-from tfhash import mains
+from tfhash.cli import mains
 from tfhash.errors import UserError
 
 _MODE = flags.DEFINE_enum("mode", None, ["fine", "status", "mistake", "bug"], "", required=True)

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tfhash.data.pairs import InBatchPairs
 from tfhash.data.pipeline import FlipAndShift, TrainingBatches, random_view
 from tfhash.data.triplets import InBatchTriplets
 from tfhash.errors import UserError
@@ -25,7 +26,7 @@ def make_batches(**options):
         "inputs": IMAGES,
         "labelled": LABELLED,
         "unlabelled": UNLABELLED,
-        "triplets": InBatchTriplets(np.eye(3, dtype=np.uint8)[CLASSES], 5, 2),
+        "sampler": InBatchTriplets(np.eye(3, dtype=np.uint8)[CLASSES], 5, 2),
         "groups": 2,
         "unlabelled_size": 4,
         "noise_size": 7,
@@ -154,8 +155,89 @@ def test_no_unlabelled_images_where_none_are_asked_for(unlabelled):
 
 
 def test_unlabelled_images_that_are_not_there_are_a_mistake_of_the_user():
-    with pytest.raises(UserError, match="--dataset: no unlabelled images"):
+    with pytest.raises(UserError, match="`dataset`: no unlabelled images"):
         make_batches(unlabelled=np.zeros(0, np.int64))
+
+
+def test_places_are_where_the_images_of_a_batch_stand_among_the_labelled():
+    """Image i shows its number, and LABELLED[place] is i; no draw is another for it."""
+    plain, both = make_batches()(3), make_batches(places=True)(3)
+    assert_same(plain, {name: both[name] for name in plain})
+    assert set(both) - set(plain) == {"places"}
+    assert (both["places"].shape, both["places"].dtype) == ((2, 5), np.int64)
+    np.testing.assert_array_equal(LABELLED[both["places"]], both["images"][..., 0, 0, 0])
+    (from_dataset,) = make_batches(places=True).dataset(3, 4)
+    assert_same(both, from_dataset)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chooser:
+    """Draws pairs, a number of its own, and, where `unlabelled` says so, unlabelled images too."""
+
+    unlabelled: int | None
+    group_size: int = 3
+
+    def sample(self, rng):
+        first = rng.integers(0, len(LABELLED) - 2)
+        sample = {
+            "images": np.arange(first, first + 3),
+            "pairs": np.array([[0, 1], [1, 2]], np.int32),
+            "weight": np.full(1, first / 8, np.float32),
+        }
+        if self.unlabelled is not None:
+            # Those that stand as far from the end as the first labelled one from its beginning.
+            sample["unlabelled"] = (6 - first - np.arange(self.unlabelled)) % len(UNLABELLED)
+        return sample
+
+
+def test_whatever_a_sampler_answers_stands_in_the_batch():
+    batch = make_batches(sampler=Chooser(None))(0)
+    assert set(batch) == {"images", "pairs", "weight", "unlabelled", "noise"}
+    assert (batch["pairs"].shape, batch["pairs"].dtype) == ((2, 2, 2), np.int32)
+    assert batch["pairs"].tolist() == [[[0, 1], [1, 2]]] * 2
+    first = batch["images"][:, 0, 0, 0, 0] - LABELLED[0]
+    assert first[0] != first[1]
+    np.testing.assert_allclose(batch["weight"][:, 0], first / 8)
+    # It chose no unlabelled images: there are unlabelled_size of them, as for triplets.
+    assert batch["unlabelled"].shape == (2, 4, SIDE, SIDE, 3)
+    assert batch["noise"].shape == (2, 3 + 4, 7)
+    (from_dataset,) = make_batches(sampler=Chooser(None)).dataset(0, 1)
+    assert_same(batch, from_dataset)
+
+
+@pytest.mark.parametrize("unlabelled_size", [0, 4])
+def test_a_sampler_may_choose_the_unlabelled_images(unlabelled_size):
+    """Two of them, by positions among the unlabelled, whatever unlabelled_size is."""
+    batches = make_batches(sampler=Chooser(2), unlabelled_size=unlabelled_size, other_view=True)
+    for step in range(5):
+        batch = batches(step)
+        first = batch["images"][:, 0, 0, 0, 0].astype(int) - LABELLED[0]
+        expected = UNLABELLED[(6 - first[:, None] - np.arange(2)) % len(UNLABELLED)]
+        np.testing.assert_array_equal(batch["unlabelled"][..., 0, 0, 0], expected)
+        np.testing.assert_array_equal(batch["other_unlabelled"][..., 0, 0, 0], expected)
+        assert batch["unlabelled"].shape == (2, 2, SIDE, SIDE, 3)
+        assert batch["noise"].shape == (2, 3 + 2, 7)
+    (from_dataset,) = batches.dataset(4, 5)
+    assert_same(batch, from_dataset)
+
+
+def test_a_sampler_may_choose_no_unlabelled_images():
+    batch = make_batches(sampler=Chooser(0))(0)
+    assert batch["unlabelled"].shape == (2, 0, SIDE, SIDE, 3)
+    assert batch["noise"].shape == (2, 3, 7)
+
+
+def test_pairs_of_the_images_of_a_batch():
+    """All pairs within a group, and the labels say which of them share one."""
+    labels = np.zeros((COUNT, 3), np.uint8)
+    labels[LABELLED] = np.eye(3, dtype=np.uint8)[CLASSES]
+    sampler = InBatchPairs(labels[LABELLED], 4)
+    batch = make_batches(sampler=sampler, labels=labels)(0)
+    assert set(batch) == {"images", "pairs", "unlabelled", "noise", "labels"}
+    expected = [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert batch["pairs"].tolist() == [expected, expected]
+    classes = CLASSES[batch["images"][..., 0, 0, 0] - LABELLED[0]]
+    np.testing.assert_array_equal(batch["labels"].argmax(axis=-1), classes)
 
 
 def augmented(image, augment, count=300):

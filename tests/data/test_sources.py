@@ -62,22 +62,22 @@ def test_image_set_refuses_what_does_not_fit(changes, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnist"}, "--dataset=mnist: expected one of digits, cifar10, folder, csv, im"),
-        ({"name": "digits", "image_size": 0}, "--image_size=0: expected at least 1"),
-        ({"name": "digits", "unreadable": "keep"}, "--unreadable=keep: expected refuse or skip"),
-        ({"name": "folder"}, "--data_dir: missing"),
-        ({"name": "images"}, "--data_dir: missing; --dataset=images needs a folder of images"),
-        ({"name": "images", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder of im"),
-        ({"name": "csv", "labels_csv": "no/such"}, "--labels_csv: no/such: "),
-        ({"name": "csv", "data_dir": "."}, "--labels_csv: missing; --dataset=csv needs"),
+        ({"name": "mnist"}, "`dataset`=mnist: expected one of digits, cifar10, folder, csv, im"),
+        ({"name": "digits", "image_size": 0}, "`image_size`=0: expected at least 1"),
+        ({"name": "digits", "unreadable": "keep"}, "`unreadable`=keep: expected refuse or skip"),
+        ({"name": "folder"}, "`data_dir`: missing"),
+        ({"name": "images"}, "`data_dir`: missing; `dataset`=images needs a folder of images"),
+        ({"name": "images", "data_dir": "no/such"}, "`data_dir`=no/such: expected a folder of im"),
+        ({"name": "csv", "labels_csv": "no/such"}, "`labels_csv`: no/such: "),
+        ({"name": "csv", "data_dir": "."}, "`labels_csv`: missing; `dataset`=csv needs"),
         (
             {"name": "csv", "data_dir": "no/such", "labels_csv": "x.csv"},
-            "--data_dir=no/such: expected a folder of images",
+            "`data_dir`=no/such: expected a folder of images",
         ),
-        ({"name": "digits", "labels_csv": "x.csv"}, "--labels_csv=x.csv: only with --dataset=csv"),
-        ({"name": "folder", "data_dir": "no/such"}, "--data_dir=no/such: expected a folder"),
-        ({"name": "cifar10"}, r"--data_dir=: no prepared cifar10 .* tfds.load\("),
-        ({"name": "cifar10", "data_dir": "no/such"}, "--data_dir=no/such: no prepared cifar10"),
+        ({"name": "digits", "labels_csv": "x.csv"}, "`labels_csv`=x.csv: only with `dataset`=csv"),
+        ({"name": "folder", "data_dir": "no/such"}, "`data_dir`=no/such: expected a folder"),
+        ({"name": "cifar10"}, r"`data_dir`=: no prepared cifar10 .* tfds.load\("),
+        ({"name": "cifar10", "data_dir": "no/such"}, "`data_dir`=no/such: no prepared cifar10"),
     ],
 )
 def test_load_refuses_and_names_the_flag(arguments, message):
@@ -223,5 +223,5 @@ def test_images_have_no_classes_wherever_they_lie(two_classes):
 
 
 def test_images_refuses_a_folder_without_any(tmp_path):
-    with pytest.raises(UserError, match="--data_dir=.*: no images in it"):
+    with pytest.raises(UserError, match="`data_dir`=.*: no images in it"):
         sources.load("images", data_dir=tmp_path)

@@ -204,15 +204,15 @@ def test_no_query_is_learned_from_or_found(protocol):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"protocol": "holdout"}, "--protocol=holdout: expected one of per_class, unseen_classes"),
-        ({"seed": -1}, "--seed=-1: expected 0 or more"),
-        ({"queries_per_class": 0}, "--queries_per_class=0: expected at least 1"),
-        ({"queries_per_class": None}, "--queries_per_class: all; --protocol=per_class"),
-        ({"labelled_per_class": 0}, "--labelled_per_class=0: expected at least 1"),
-        ({"validation_fraction": 0.6}, "--validation_fraction=0.6: expected 0 to 0.5"),
+        ({"protocol": "holdout"}, "`protocol`=holdout: expected one of per_class, unseen_classes"),
+        ({"seed": -1}, "`seed`=-1: expected 0 or more"),
+        ({"queries_per_class": 0}, "`queries_per_class`=0: expected at least 1"),
+        ({"queries_per_class": None}, "`queries_per_class`: all; `protocol`=per_class"),
+        ({"labelled_per_class": 0}, "`labelled_per_class`=0: expected at least 1"),
+        ({"validation_fraction": 0.6}, "`validation_fraction`=0.6: expected 0 to 0.5"),
         (
             {"queries_per_class": 3},
-            "class 'a' has 6 images, 7 are needed; lower --queries_per_class or --labelled_per",
+            "class 'a' has 6 images, 7 are needed; lower `queries_per_class` or `labelled_per_",
         ),
         ({"protocol": "unseen_classes"}, "class '[abc]' has [0-3] images to pick from, 4 are need"),
     ],
@@ -297,9 +297,9 @@ def test_the_fingerprint_tells_which_triplets_there_are():
 @pytest.mark.parametrize(
     ("rows", "fraction", "message"),
     [
-        (TRIPLETS, 0.0, "--held_out_fraction: 0.0; allowed: above 0 and below 1"),
-        (TRIPLETS, 1.0, "--held_out_fraction: 1.0; allowed: above 0 and below 1"),
-        ([[0, 1, 2]], 0.2, "--triplets_csv: each of the 1 triplets holds one of 1 images that"),
+        (TRIPLETS, 0.0, "`held_out_fraction`: 0.0; allowed: above 0 and below 1"),
+        (TRIPLETS, 1.0, "`held_out_fraction`: 1.0; allowed: above 0 and below 1"),
+        ([[0, 1, 2]], 0.2, "`triplets_csv`: each of the 1 triplets holds one of 1 images that"),
         ([[0, 1, 2], [1, 0, 2]], 0.2, "each of the 2 triplets holds one of 1 images"),
         (TRIPLETS, 0.9, "each of the 7 triplets holds one of 4 images"),
     ],
@@ -313,12 +313,12 @@ def test_triplets_that_cannot_be_split(rows, fraction, message):
 
 
 def test_images_without_classes_have_no_other_split():
-    with pytest.raises(UserError, match="--protocol=per_class: the images have no classes; allow"):
+    with pytest.raises(UserError, match="`protocol`=per_class: the images have no classes; allow"):
         make(with_triplets())
 
 
 def test_no_triplets_no_such_split():
-    with pytest.raises(UserError, match="--triplets_csv: missing; --protocol=triplets needs it"):
+    with pytest.raises(UserError, match="`triplets_csv`: missing; `protocol`=triplets needs it"):
         splits.from_triplets(single_label(3, 6), seed=0)
 
 

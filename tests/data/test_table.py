@@ -147,7 +147,7 @@ def test_a_wrong_table_is_one_line(photos, content, words):
     with pytest.raises(UserError) as refused:
         load(photos, content)
     message = str(refused.value)
-    assert message.startswith(f"--labels_csv: {photos.parent / 'labels.csv'}")
+    assert message.startswith(f"`labels_csv`: {photos.parent / 'labels.csv'}")
     assert words in message and "\n" not in message
 
 
@@ -159,7 +159,7 @@ def test_a_class_whose_only_image_cannot_be_read_is_no_class(photos):
 
 
 def test_a_table_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="--labels_csv: .*none.csv.*No such file"):
+    with pytest.raises(UserError, match="`labels_csv`: .*none.csv.*No such file"):
         table.read_table(tmp_path / "none.csv")
 
 

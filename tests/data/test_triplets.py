@@ -10,6 +10,7 @@ from tfhash.data.triplets import (
     InBatchTriplets,
     ListedTriplets,
     SampledTriplets,
+    check_group_size,
     read_csv,
     relevance,
 )
@@ -32,6 +33,13 @@ LABELS = {
 
 def rng(seed=0):
     return np.random.default_rng(seed)
+
+
+def drawn_of(sampler, seed=0):
+    """The images and the triplets of a group; a sampler of triplets answers nothing else."""
+    sample = sampler.sample(rng(seed))
+    assert set(sample) == {"images", "triplets"}
+    return sample["images"], sample["triplets"]
 
 
 def share(labels, i, j):
@@ -66,7 +74,7 @@ def test_in_batch_triplets_are_right(labels, group_size):
     sampler = InBatchTriplets(labels, group_size, triplets_per_query=2)
     assert sampler.group_size == group_size
     for seed in range(30):
-        members, triplets = sampler.sample(rng(seed))
+        members, triplets = drawn_of(sampler, seed)
         assert (members.shape, members.dtype) == ((group_size,), np.int64)
         assert (triplets.shape, triplets.dtype) == ((2 * group_size, 3), np.int32)
         assert_right(labels, members, triplets)
@@ -79,7 +87,7 @@ def test_sampled_triplets_bring_their_own_images(labels):
     sampler = SampledTriplets(labels, triplets=5)
     assert sampler.group_size == 15
     for seed in range(30):
-        members, triplets = sampler.sample(rng(seed))
+        members, triplets = drawn_of(sampler, seed)
         assert (members.shape, members.dtype) == ((15,), np.int64)
         assert triplets.dtype == np.int32
         assert triplets.tolist() == np.arange(15).reshape(5, 3).tolist()
@@ -90,7 +98,7 @@ def test_sampled_triplets_bring_their_own_images(labels):
 def test_the_first_triplets_of_a_complete_group_have_different_queries():
     """A group of all images: each has a positive and a negative, so each is a query once."""
     sampler = InBatchTriplets(ONE_LABEL, len(ONE_LABEL), triplets_per_query=2)
-    _, triplets = sampler.sample(rng())
+    _, triplets = drawn_of(sampler)
     assert sorted(triplets[:12, 0]) == sorted(triplets[12:, 0]) == list(range(12))
 
 
@@ -101,7 +109,7 @@ def test_every_possible_triplet_is_drawn():
     for sampler in (InBatchTriplets(labels, 4), SampledTriplets(labels, 40)):
         drawn = set()
         for seed in range(10):
-            members, triplets = sampler.sample(rng(seed))
+            members, triplets = drawn_of(sampler, seed)
             drawn |= {tuple(row) for row in members[triplets].tolist()}
         assert drawn == expected
 
@@ -118,7 +126,7 @@ def test_every_possible_triplet_is_drawn():
 )
 def test_a_sample_follows_from_the_generator_alone(sampler):
     (members, triplets), (again, same), (others, _) = (
-        sampler.sample(rng(seed)) for seed in (0, 0, 1)
+        drawn_of(sampler, seed) for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(members, again)
     np.testing.assert_array_equal(triplets, same)
@@ -134,7 +142,7 @@ def test_implied_positives_are_the_queries_and_negatives_share_no_label(labels, 
     sampler = ImpliedPositives(labels, group_size, triplets_per_query=2)
     assert sampler.group_size == group_size
     for seed in range(30):
-        members, triplets = sampler.sample(rng(seed))
+        members, triplets = drawn_of(sampler, seed)
         assert (members.shape, members.dtype) == ((group_size,), np.int64)
         assert (triplets.shape, triplets.dtype) == ((2 * group_size, 3), np.int32)
         assert (triplets[:, 0] == triplets[:, 1]).all()
@@ -147,7 +155,7 @@ def test_every_image_with_a_negative_in_its_group_is_a_query_of_it():
     has none, so that another one takes its turn."""
     sampler = ImpliedPositives(ONE_WITHOUT_NEGATIVES, 5)
     for seed in range(30):
-        members, triplets = sampler.sample(rng(seed))
+        members, triplets = drawn_of(sampler, seed)
         different = [
             i for i in range(5)
             if any(not share(ONE_WITHOUT_NEGATIVES, members[i], m) for m in members)
@@ -160,7 +168,7 @@ def test_every_pair_of_different_labels_is_drawn():
     """Of one image a class: 4 queries, 3 negatives each."""
     drawn = set()
     for seed in range(60):
-        members, triplets = ImpliedPositives(np.eye(4, dtype=np.uint8), 4).sample(rng(seed))
+        members, triplets = drawn_of(ImpliedPositives(np.eye(4, dtype=np.uint8), 4), seed)
         drawn |= {tuple(row) for row in members[triplets[:, [0, 2]]].tolist()}
     assert drawn == {(q, n) for q in range(4) for n in range(4) if q != n}
 
@@ -170,14 +178,14 @@ def test_implied_positives_count_256_shared_labels():
     labels = np.zeros((3, 257), np.uint8)
     labels[:2, :256] = labels[2, 256] = 1
     for seed in range(10):
-        members, triplets = ImpliedPositives(labels, 3).sample(rng(seed))
+        members, triplets = drawn_of(ImpliedPositives(labels, 3), seed)
         for q, _, n in triplets:
             assert (members[q] == 2) != (members[n] == 2)
 
 
 @pytest.mark.parametrize("labels", [[[1], [1]], [[1, 0], [1, 1]]])
 def test_labels_that_all_share_one_have_no_negative(labels):
-    with pytest.raises(UserError, match="--labelled_per_class: no triplet .* share no label"):
+    with pytest.raises(UserError, match="`labelled_per_class`: no triplet .* share no label"):
         ImpliedPositives(np.array(labels, np.uint8), 4)
 
 
@@ -185,7 +193,7 @@ def test_listed_triplets_are_rows_of_the_list():
     listed = np.array([[5, 6, 7], [0, 9, 3]])
     sampler = ListedTriplets(listed, 20)
     assert sampler.group_size == 60
-    members, triplets = sampler.sample(rng())
+    members, triplets = drawn_of(sampler)
     assert {tuple(row) for row in members[triplets].tolist()} == {(5, 6, 7), (0, 9, 3)}
 
 
@@ -196,13 +204,19 @@ def test_listed_triplets_are_rows_of_the_list():
 )
 @pytest.mark.parametrize("make", [lambda x: InBatchTriplets(x, 4), lambda x: SampledTriplets(x, 2)])
 def test_no_possible_triplet_is_a_mistake_of_the_user(labels, make):
-    with pytest.raises(UserError, match="--labelled_per_class: no triplet can be made of the 4"):
+    with pytest.raises(UserError, match="`labelled_per_class`: no triplet can be made of the 4"):
         make(labels)
 
 
-def test_a_group_has_at_least_three_places():
-    with pytest.raises(UserError, match="--batch_size: 2 images a group; at least 3 allowed"):
-        InBatchTriplets(ONE_LABEL, 2)
+@pytest.mark.parametrize("sampler", [InBatchTriplets, ImpliedPositives])
+def test_a_group_has_at_least_three_places(sampler):
+    message = "`batch_size`: 2 labelled images a group; at least 3 are allowed"
+    with pytest.raises(UserError, match=message):
+        sampler(ONE_LABEL, 2)
+    with pytest.raises(UserError, match=message):
+        check_group_size(2)
+    sampler(ONE_LABEL, 3)
+    check_group_size(3)
 
 
 IDS = ["cat/1.png", "cat/2.png", "dog/1.png", "dog/2, wet.png"]
@@ -230,7 +244,7 @@ GOOD = "cat/1.png,cat/2.png,dog/1.png\n"
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (GOOD + "cat/1.png,cat/2.png,bird.png\n", ("line 2", "no image 'bird.png'", "--data_dir")),
+        (GOOD + "cat/1.png,cat/2.png,bird.png\n", ("line 2", "no image 'bird.png'", "`data_dir`")),
         ("query,positive,negative\n" + GOOD + "cat/1.png,dog/1.png\n", ("line 3", "three")),
         ("cat/1.png,cat/2.png,dog/1.png,dog/1.png\n", ("line 1", "three different")),
         (GOOD + "cat/1.png,cat/1.png,dog/1.png\n", ("line 2", "three different")),
@@ -247,11 +261,11 @@ def test_read_csv_refuses_in_one_line(tmp_path, content, words):
     with pytest.raises(UserError) as error:
         read_csv(path, IDS)
     message = str(error.value)
-    assert message.startswith(f"--triplets_csv: {path}")
+    assert message.startswith(f"`triplets_csv`: {path}")
     assert all(word in message for word in words)
     assert "\n" not in message
 
 
 def test_read_csv_names_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="--triplets_csv: .*none.csv.*No such file"):
+    with pytest.raises(UserError, match="`triplets_csv`: .*none.csv.*No such file"):
         read_csv(tmp_path / "none.csv", IDS)

@@ -18,7 +18,8 @@ from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export_command
 from tfhash.export import operations, saved_model, signatures, verify
-from tfhash.runs import finished, folder
+from tfhash.runs import finished
+from tfhash.runs import folder as run_folder
 
 SIZE, CODE_LENGTH, WIDTH = 16, 13, 2
 
@@ -183,7 +184,7 @@ def test_wrong_arguments_leave_nothing(tiny, encoder, tmp_path, changes, message
 def run_of_encoder(tiny, encoder, monkeypatch):
     """A run folder stands for one that trained the encoder; it need not exist."""
     hasher = types.SimpleNamespace(encoder=encoder, code_length=CODE_LENGTH, image_size=SIZE)
-    monkeypatch.setattr(folder, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
+    monkeypatch.setattr(run_folder, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
     monkeypatch.setattr(finished, "load", lambda model_dir: hasher)
     monkeypatch.setattr(finished, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
 
@@ -227,7 +228,7 @@ def test_without_verification_the_command_says_so(run_of_encoder, command, monke
 
 
 def test_a_folder_without_a_finished_run_is_a_mistake_of_the_user(tmp_path):
-    with pytest.raises(UserError, match="--model_dir: no finished run"):
+    with pytest.raises(UserError, match="`model_dir`: no finished run"):
         export_command.export_run(tmp_path, tmp_path / "export")
     assert list(tmp_path.iterdir()) == []
 

@@ -40,10 +40,10 @@ def test_rows_come_in_the_order_of_the_ids(write):
 def test_what_does_not_fit_is_a_users_mistake(write, arrays, message):
     with pytest.raises(UserError, match=message) as raised:
         bag_of_words.read(write(**arrays), ["a", "b"])
-    assert str(raised.value).startswith("--features_file=")
+    assert str(raised.value).startswith("`features_file`=")
     assert "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_none_is_a_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="--features_file"):
+    with pytest.raises(UserError, match="`features_file`"):
         bag_of_words.read(tmp_path / "none.npz", ["a"])

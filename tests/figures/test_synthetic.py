@@ -8,7 +8,7 @@ import pytest
 from tfhash import figures
 from tfhash.data.pipeline import random_view
 from tfhash.data.splits import RetrievalSplits
-from tfhash.hashers.spaces import FeatureSpace
+from tfhash.hashers.gan_spaces import GANFeatures, GANSpace
 from tfhash.methods.dsh_gan import figures as _dsh_gan_figures
 from tfhash.methods.dsh_gan.figures import (
     draw_by_class,
@@ -24,11 +24,22 @@ CLASSES = np.arange(COUNT) % 2
 LABELS = np.eye(2, dtype=np.uint8)[CLASSES]
 
 
-class Pictures:
-    """A space of images: synthetic ones come as pictures."""
+class Pictures(GANSpace):
+    """A space of images: synthetic ones come as pictures. It has no networks."""
+
+    synthetic_is_visible = True
+
+    def __init__(self):
+        super().__init__(settings=None, image_size=2, seed=0)
 
     def pictures(self, x, *made):
         return [x, *made]
+
+    def _none(self, *_):
+        raise NotImplementedError
+
+    inputs = hash_network = encoder = embed = _none
+    _to_gan = _to_hash = _synthetic = describe = generator = condition = trunk = _none
 
 
 def real_images(labels=LABELS):
@@ -172,8 +183,8 @@ def test_of_many_the_nearest_and_the_farthest_are_drawn_too(drawn, monkeypatch):
 
 def test_synthetic_features_are_told_from_images(drawn, monkeypatch):
     """They are not drawn with their nearest images; in the other figures, a title says so."""
-    monkeypatch.setattr(FeatureSpace, "pictures", Pictures.pictures)
-    space = FeatureSpace.__new__(FeatureSpace)
+    monkeypatch.setattr(GANFeatures, "pictures", Pictures.pictures)
+    space = GANFeatures.__new__(GANFeatures)
     draw_nearest(space, real_images(), POSITIONS, POSITIONS, DISTANCES, "unused.png")
     assert drawn[0][2] is None
     draw_by_class(space, synthesise, real_images(), ["a", "b"], "unused.png")

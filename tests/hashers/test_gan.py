@@ -13,14 +13,14 @@ import pytest
 from tfhash.data.learning import LearningData
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
-from tfhash.hashers.deep import DeepSettings
+from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.hashers.gan import GANConfig, GANHasher, samples
-from tfhash.training.adversarial import GANStage
+from tfhash.training.stage import Stage
 
 
 @dataclass(frozen=True)
 class ToyConfig(GANConfig):
-    prefix = "toy."
+    """The hyperparameters of all GANs, and no others."""
 
 
 class Toy(GANHasher):
@@ -28,14 +28,14 @@ class Toy(GANHasher):
 
     Config = ToyConfig
 
-    def learn(self, image_set, splits, run):
+    def train_stages(self, image_set, splits, run):
         raise NotImplementedError
 
     def make_batches(self, data, stage):
         raise NotImplementedError
 
 
-class ToyStage(GANStage):
+class ToyStage(Stage):
     """Optimizers by name, one number each."""
 
     def __init__(self, *names):
@@ -55,7 +55,7 @@ class ToyStage(GANStage):
 def make(settings=None, bits=8, seed=0, config=None, **options):
     config = config or ToyConfig(gan_size=16, gan_width=4, **options)
     settings = settings or DeepSettings(steps=8)
-    return Toy(config, settings, code_length=bits, image_size=16, seed=seed)
+    return Toy.of(config, settings, code_length=bits, image_size=16, seed=seed)
 
 
 def path_of_h(gradient=1.0, updates=5, **options):
@@ -114,9 +114,7 @@ def test_weight_decay_is_off_by_default():
 
 def test_weight_decay_of_adamw_by_hand():
     """Loshchilov and Hutter: apart from the gradient, each update takes rate * decay of it."""
-    path = path_of_h(
-        gradient=0.0, hash_optimizer="adamw", hash_learning_rate=0.2, weight_decay=0.5
-    )
+    path = path_of_h(gradient=0.0, hash_optimizer="adamw", hash_learning_rate=0.2, weight_decay=0.5)
     np.testing.assert_allclose(path, [0.9**update for update in range(1, 6)], rtol=1e-5)
 
 
@@ -148,7 +146,7 @@ def test_g_is_slower_beside_h_and_has_adam_with_the_beta_of_the_config():
 @pytest.mark.parametrize("field", ["gan_beta_1", "dropout", "discriminator_dropout"])
 @pytest.mark.parametrize("value", [1.0, 2.5])
 def test_what_has_to_stay_below_1(field, value):
-    with pytest.raises(UserError, match=f"--toy.{field}: {value}; allowed: below 1"):
+    with pytest.raises(UserError, match=f"`{field}`: {value}; allowed: .*below 1$"):
         ToyConfig(**{field: value})
     ToyConfig(**{field: 0.999})
 
@@ -160,11 +158,11 @@ def test_what_has_to_stay_below_1(field, value):
         ("gan_steps", -1), ("weight_decay", -1.0), ("hash_learning_rate", -1.0),
         ("gan_learning_rate", -1.0), ("gan_beta_1", -0.1), ("dropout", -0.1),
         ("discriminator_dropout", -0.1), ("space", "x"), ("hash_optimizer", "x"),
-        ("hash_schedule", "x"), ("stage2_gan_rate", -1.0),
+        ("hash_schedule", "x"), ("stage2_gan_rate", -1.0), ("gan_size", 20),
     ],
 )  # fmt: skip
-def test_a_wrong_value_names_the_flag(field, value):
-    with pytest.raises(UserError, match=f"--toy.{field}: "):
+def test_a_wrong_value_names_the_setting(field, value):
+    with pytest.raises(UserError, match=f"`{field}`: "):
         ToyConfig(**{field: value})
 
 
@@ -241,7 +239,9 @@ def test_a_methods_own_flags_decide_where_it_says_so():
     config = ToyConfig(gan_size=16, gan_width=4)
     data = learning_data()
     kept, changed = (
-        Other(c, DeepSettings(), code_length=8, image_size=16, seed=0)._deciding_for_stage_1(data)
+        Other.of(c, DeepSettings(), code_length=8, image_size=16, seed=0)._deciding_for_stage_1(
+            data
+        )
         for c in (config, dataclasses.replace(config, hidden_units=7))
     )
     assert {name for name in kept if kept[name] != changed[name]} == {"hidden_units"}

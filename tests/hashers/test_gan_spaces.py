@@ -1,4 +1,6 @@
-"""Pixels and features: what generators decode, and the standardisation of features."""
+"""Pixels and features: what generators decode, what is refused, and the scaling of features."""
+
+from __future__ import annotations
 
 import keras
 import numpy as np
@@ -6,26 +8,51 @@ import pytest
 import tensorflow as tf
 
 from tfhash.errors import UserError
-from tfhash.hashers import spaces
-from tfhash.hashers.deep import DeepSettings
-from tfhash.hashers.spaces import FeatureSpace, PixelSpace, Standardise
+from tfhash.hashers import gan_spaces, spaces
+from tfhash.hashers.deep_settings import DeepSettings
+from tfhash.hashers.gan_spaces import GANFeatures, GANPixels, make_gan_space
+from tfhash.networks.discriminators import SourceClassDiscriminator
+from tfhash.networks.features import Standardise
+
+
+def make_pixels(image_size=16, gan_size=16, seed=0, settings=None):
+    return GANPixels(settings or DeepSettings(), image_size, gan_size, width=4, seed=seed)
 
 
 @pytest.fixture(scope="module")
 def pixels():
-    return PixelSpace(DeepSettings(), image_size=16, gan_size=16, width=4, seed=0)
+    return make_pixels()
+
+
+FEATURES = 6
+
+
+def make_features(monkeypatch, components=None):
+    """Features of images of 16 px: FEATURES sums of pixels under fixed weights."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((16, 16, 3))
+    sums = keras.layers.Dense(FEATURES)(keras.layers.Flatten()(images))
+    backbone = keras.Model(images, sums)
+    monkeypatch.setattr(spaces, "build_backbone", lambda settings, frozen: backbone)
+    settings = DeepSettings(weights="given.npz", feature_components=components, cache_dir=None)
+    return GANFeatures(settings, image_size=16, width=4, seed=0)
+
+
+def of_value(*values, size=16):
+    """One image of each value, float32 [n, size, size, 3]."""
+    return tf.ones((len(values), size, size, 3)) * tf.reshape(tf.constant(values), (-1, 1, 1, 1))
 
 
 def test_synthetic_images_stay_in_range_and_come_back_as_0_to_255(pixels):
     """tanh of anything is in [-1, 1]; (-1, 0, 1) are the grey levels 0, 127.5, 255."""
-    synthetic = pixels.synthetic(tf.constant([-1e6, 0.0, 1e6]))
-    np.testing.assert_allclose(synthetic, [-1, 0, 1])
-    np.testing.assert_allclose(pixels.to_hash(synthetic), [0, 127.5, 255])
+    synthetic = pixels.synthetic(of_value(-1e6, 0.0, 1e6))
+    np.testing.assert_allclose(synthetic, of_value(-1.0, 0.0, 1.0))
+    np.testing.assert_allclose(pixels.to_hash(synthetic), of_value(0.0, 127.5, 255.0))
 
 
 def test_h_gets_synthetic_images_as_large_as_real_ones():
     """A grey image stays grey, and so does the mean of any image, within a grey level."""
-    space = PixelSpace(DeepSettings(), image_size=48, gan_size=16, width=4, seed=0)
+    space = make_pixels(image_size=48)
     grey = space.to_hash(tf.zeros((2, 16, 16, 3)))
     assert grey.shape == (2, 48, 48, 3)
     np.testing.assert_allclose(grey, np.full(grey.shape, 127.5), rtol=1e-6)
@@ -40,7 +67,7 @@ def test_h_gets_synthetic_images_as_large_as_real_ones():
 
 def test_without_weights_a_judge_sees_synthetic_images_as_g_made_them():
     """Real ones are made as small; neither is made small twice."""
-    space = PixelSpace(DeepSettings(), image_size=48, gan_size=16, width=4, seed=0)
+    space = make_pixels(image_size=48)
     synthetic = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16, 3)).astype(np.float32)
     np.testing.assert_array_equal(space.describe(synthetic), synthetic.reshape(2, -1))
     real = np.full((2, 48, 48, 3), 255, np.uint8)
@@ -49,14 +76,19 @@ def test_without_weights_a_judge_sees_synthetic_images_as_g_made_them():
 
 def test_a_residual_generator_that_decodes_0_answers_x(pixels):
     """tanh(0 + artanh(.98 x)) = .98 x; and decoding upward makes it brighter."""
-    x = tf.linspace(-1.0, 1.0, 9)
-    np.testing.assert_allclose(pixels.synthetic(tf.zeros(9), x), 0.98 * x, atol=1e-6)
-    assert (pixels.synthetic(tf.fill(9, 0.5), x).numpy() > 0.98 * x.numpy()).all()
+    x = of_value(*np.linspace(-1, 1, 9, dtype=np.float32))
+    np.testing.assert_allclose(pixels.synthetic(tf.zeros_like(x), x), 0.98 * x, atol=1e-6)
+    assert (pixels.synthetic(tf.fill(x.shape, 0.5), x).numpy() > 0.98 * x.numpy()).all()
 
 
-def test_to_gan_maps_grey_levels_and_resizes(pixels):
-    x = tf.constant(np.full((2, 32, 32, 3), 255, np.uint8))
-    np.testing.assert_allclose(pixels.to_gan(x), np.ones((2, 16, 16, 3)), atol=1e-6)
+@pytest.mark.parametrize("image_size", [8, 16, 32])
+def test_to_gan_maps_grey_levels_and_resizes(image_size):
+    """255 is 1 and 0 is -1."""
+    for level, expected in ((255, 1.0), (0, -1.0)):
+        x = tf.constant(np.full((2, image_size, image_size, 3), level, np.uint8))
+        seen = make_pixels(image_size).to_gan(x)
+        assert seen.dtype == tf.float32
+        np.testing.assert_allclose(seen, of_value(expected, expected), atol=1e-6)
 
 
 def test_pictures_are_the_images_again(pixels):
@@ -71,9 +103,8 @@ def test_descriptions_are_float32_under_mixed_precision(monkeypatch):
     of_backbone = [keras.layers.Conv2D(2, 16, dtype=mixed), keras.layers.Flatten(dtype=mixed)]
     backbone = keras.Sequential([keras.Input((16, 16, 3)), *of_backbone])
     assert backbone(tf.zeros((1, 16, 16, 3))).dtype == tf.bfloat16
-    monkeypatch.setattr(spaces, "build_backbone", lambda settings, frozen: backbone)
-    settings = DeepSettings(weights="given.npz")
-    space = PixelSpace(settings, image_size=16, gan_size=16, width=4, seed=0)
+    monkeypatch.setattr(gan_spaces, "build_backbone", lambda settings, frozen: backbone)
+    space = make_pixels(settings=DeepSettings(weights="given.npz"))
     for items in (np.zeros((3, 16, 16, 3), np.uint8), np.zeros((3, 16, 16, 3), np.float32)):
         described = space.describe(items)
         assert described.dtype == np.float32 and described.shape == (3, 2)
@@ -98,22 +129,30 @@ def test_components_are_uncorrelated_with_mean_variance_1():
     assert (np.diff(np.diag(covariance)) < 0).all()
 
 
-def test_features_need_weights_and_possible_components(tmp_path):
-    with pytest.raises(UserError, match="--weights"):
-        FeatureSpace(DeepSettings(), 16, 16, 4, 0)
+def test_features_need_weights_and_possible_components(monkeypatch):
+    with pytest.raises(UserError, match="`weights`: none"):
+        make_gan_space("features", DeepSettings(), 16, gan_size=16, width=4, seed=0)
+    with pytest.raises(UserError, match="`feature_components`: 7; allowed: 1 to 6"):
+        make_features(monkeypatch, components=7)
+    assert make_features(monkeypatch, components=2).gan_shape == (2,)
+
+
+def source_class_discriminator(space, batch_norm=True):
+    """D of DSH-GANs on the trunk of a space."""
+    return SourceClassDiscriminator(space.trunk(batch_norm).layers, 5, 0.0, space.seed + 450)
 
 
 @pytest.mark.parametrize("side", [16, 32, 64])
 def test_a_discriminator_of_source_and_class_for_each_size(side):
-    space = PixelSpace(DeepSettings(), image_size=16, gan_size=side, width=4, seed=0)
-    source, classes = space.source_class_discriminator(5, True, 0.0)(space.example(2))
+    space = make_pixels(gan_size=side)
+    source, classes = source_class_discriminator(space)(space.example(2))
     assert (source.shape, classes.shape) == ((2,), (2, 5))
 
 
 def test_its_weights_follow_from_the_seed():
     def kernels(seed):
-        space = PixelSpace(DeepSettings(), image_size=16, gan_size=16, width=4, seed=seed)
-        network = space.source_class_discriminator(5, False, 0.0)
+        space = make_pixels(seed=seed)
+        network = source_class_discriminator(space, False)
         network(space.example(1))
         return network.get_weights()
 
@@ -123,12 +162,134 @@ def test_its_weights_follow_from_the_seed():
         assert (a != c).any() or not a.any()  # a bias is 0
 
 
-def test_it_passes_batch_normalisation_and_dropout_on(pixels):
-    def build(batch_norm, dropout):
-        network = pixels.source_class_discriminator(5, batch_norm, dropout)
-        network(pixels.example(1))
-        return network
-
+def test_a_trunk_has_batch_normalisation_where_it_is_asked_for(pixels):
     for batch_norm in (False, True):
-        assert bool(build(batch_norm, 0.3).non_trainable_variables) == batch_norm
-        assert build(batch_norm, 0.3).dropout == 0.3
+        network = source_class_discriminator(pixels, batch_norm)
+        network(pixels.example(1))
+        assert bool(network.non_trainable_variables) == batch_norm
+
+
+@pytest.mark.parametrize("kind", ["pixels", "features"])
+def test_the_networks_of_a_space_fit_its_items(kind, monkeypatch):
+    """The condition and the trunk take items of D, and the generator decodes such."""
+    space = make_pixels(image_size=24) if kind == "pixels" else make_features(monkeypatch)
+    mean, log_variance = space.condition(3)(space.example(2))
+    assert mean.shape == log_variance.shape == (2, 3)
+    decoded = space.generator("generator", 200)(tf.ones((2, 7)))
+    assert space.synthetic(decoded).shape == (2, *space.gan_shape)
+    assert space.to_hash(space.synthetic(decoded)).shape == (2, *space.item_shape)
+    trunk = space.trunk(batch_norm=False)
+    hidden = keras.Sequential(trunk.layers)(space.example(2))
+    assert hidden.shape[0] == 2 and hidden.shape.rank == 2
+    if kind == "features":
+        assert hidden.shape[1] == trunk.width == 4
+
+
+def test_features_are_what_g_d_and_h_see(monkeypatch):
+    """Nothing is resized or squashed: what G decodes is what H gets; with x a change of x."""
+    space = make_features(monkeypatch)
+    assert space.item_shape == space.gan_shape == (FEATURES,)
+    x, decoded = (tf.random.stateless_normal((4, FEATURES), (0, seed)) * 9 for seed in (1, 2))
+    np.testing.assert_array_equal(space.to_gan(x), x)
+    np.testing.assert_array_equal(space.synthetic(decoded), decoded)
+    np.testing.assert_allclose(space.synthetic(decoded, x), x + decoded)
+    np.testing.assert_array_equal(space.to_hash(decoded), decoded)
+    np.testing.assert_array_equal(space.describe(x.numpy()), x)
+
+
+def test_the_picture_of_features_is_the_nearest_image(monkeypatch):
+    space = make_features(monkeypatch)
+    with pytest.raises(RuntimeError, match="pictures: expected `inputs` first"):
+        space.pictures(np.zeros((1, FEATURES), np.float32))
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+    inputs = space.inputs(images, np.arange(2, 8))
+    real, synthetic = space.pictures(inputs[4:6, 0], inputs[[7], 0] + 1e-3)
+    np.testing.assert_array_equal(real, images[4:6])
+    np.testing.assert_array_equal(synthetic, images[[7]])
+
+
+# Of a space on images of 24 px with G and D on 16 px, and of one on six features.
+SHAPES = {"pixels": ((24, 24, 3), (16, 16, 3)), "features": ((FEATURES,), (FEATURES,))}
+OPERATIONS = {
+    "to_gan": ("to_gan", 0, lambda space, items: space.to_gan(items)),
+    "to_hash": ("to_hash", 1, lambda space, items: space.to_hash(items)),
+    "synthetic": ("synthetic", 1, lambda space, items: space.synthetic(items)),
+    "synthetic with x": (
+        "synthetic, x", 1, lambda space, items: space.synthetic(space.example(2), items)
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(params=["pixels", "features"])
+def space(request, monkeypatch):
+    if request.param == "pixels":
+        return make_pixels(image_size=24)
+    return make_features(monkeypatch)
+
+
+@pytest.fixture
+def item_and_gan_shape(space):
+    return SHAPES["pixels" if isinstance(space, GANPixels) else "features"]
+
+
+def wrong_shapes(shape):
+    """Groups, one item without an axis of items, another size, and another number of channels."""
+    larger = (*shape[:-1], shape[-1] + 1)
+    another_size = (shape[0] + 1, *shape[1:])
+    return [(2, 2, *shape), shape, (2, *larger), (2, *another_size), ()]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_flat_items_of_the_right_size_alone_are_taken(space, item_and_gan_shape, operation):
+    what, kind, apply = OPERATIONS[operation]
+    shape = item_and_gan_shape[kind]
+    assert apply(space, tf.zeros((2, *shape))).shape[0] == 2
+    for wrong in wrong_shapes(shape):
+        with pytest.raises(ValueError) as error:
+            apply(space, tf.zeros(wrong))
+        expected = f"{what}: expected [n, {', '.join(map(str, shape))}], received {wrong}"
+        assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_the_same_holds_in_a_graph_of_any_batch_size(space, item_and_gan_shape, operation):
+    what, kind, apply = OPERATIONS[operation]
+    shape = item_and_gan_shape[kind]
+
+    def graph_of(*signature):
+        function = tf.function(lambda items: apply(space, items))
+        return function.get_concrete_function(tf.TensorSpec(signature, tf.float32))
+
+    answer = graph_of(None, *shape)(tf.zeros((2, *shape)))
+    assert answer.shape == apply(space, tf.zeros((2, *shape))).shape
+    for wrong in ((None, None, *shape), (None, 2, *shape), (None, *shape[:-1], shape[-1] + 1)):
+        with pytest.raises(ValueError, match=f"{what}: expected .n, .* received .None, "):
+            graph_of(*wrong)
+
+
+def test_a_size_that_a_graph_does_not_know_yet_passes(pixels):
+    """As in `keras.Model.predict` of images of any size: the rank is known, the rest is not."""
+    function = tf.function(pixels.to_gan)
+    unknown = tf.TensorSpec((None, None, None, 3), tf.float32)
+    assert function.get_concrete_function(unknown)(tf.zeros((2, 16, 16, 3))).shape == (2, 16, 16, 3)
+
+
+def test_images_of_another_size_are_refused(space):
+    for wrong in ((3, 20, 20, 3), (3, 1, 16, 16, 3)):
+        with pytest.raises(ValueError, match="images: expected .n, "):
+            space.inputs(np.zeros(wrong, np.uint8), np.arange(3))
+
+
+@pytest.mark.parametrize("gan_size", [16, 32])
+def test_gradients_flow_through_all_three(gan_size):
+    """With G and D on images that are smaller and larger than those of H."""
+    space = make_pixels(image_size=24, gan_size=gan_size)
+    x = tf.random.stateless_uniform((2, 24, 24, 3), (0, 1), 0, 255)
+    decoded = tf.random.stateless_normal((2, gan_size, gan_size, 3), (0, 2))
+    with tf.GradientTape() as tape:
+        tape.watch([x, decoded])
+        answer = space.to_hash(space.synthetic(decoded, space.to_gan(x)))
+        assert answer.shape == (2, 24, 24, 3)
+        total = tf.reduce_sum(answer**2)
+    for gradient in tape.gradient(total, [x, decoded]):
+        assert np.isfinite(gradient).all() and (np.abs(gradient) > 0).mean() > 0.9

@@ -1,13 +1,14 @@
 """FeatureHasher: scaling, the encoder, what it keeps, and what it refuses."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfhash.data import sources, splits
 from tfhash.data.sources import ImageSet
 from tfhash.errors import UserError
-from tfhash.hashers.shallow import FeatureData, FeatureHasher, HashFunctions, ShallowSettings
+from tfhash.hashers.shallow import FeatureData, FeatureHasher, ShallowSettings
 from tfhash.methods.lsh import LSH, LSHConfig
 from tfhash.training.run import Run
 
@@ -17,7 +18,7 @@ class Recorder(FeatureHasher):
 
     Config = LSHConfig
 
-    def fit(self, data):
+    def learn_functions(self, data):
         self.data = data
         width = data.labelled.shape[1]
         return {"projection": np.eye(width, self.code_length), "offset": np.zeros(self.code_length)}
@@ -33,7 +34,7 @@ def digits():
 
 def make(tmp_path, bits=12, **settings):
     settings = ShallowSettings(cache_dir=str(tmp_path / "cache"), **settings)
-    return Recorder(LSHConfig(), settings, code_length=bits, image_size=16, seed=0)
+    return Recorder.of(LSHConfig(), settings, code_length=bits, image_size=16, seed=0)
 
 
 def raw_pixels(image_set):
@@ -79,27 +80,64 @@ def test_feature_components_are_principal_components(digits, tmp_path):
 
 def test_parameters_that_are_not_finite_are_told(digits, tmp_path):
     class Diverging(Recorder):
-        def fit(self, data):
+        def learn_functions(self, data):
             return {"projection": np.array([[1.0, np.nan]]), "offset": np.zeros(2)}
 
     settings = ShallowSettings(cache_dir=str(tmp_path))
-    hasher = Diverging(LSHConfig(), settings, code_length=2, image_size=16, seed=0)
-    with pytest.raises(UserError, match="--features=pixels: the learned projection has values"):
+    hasher = Diverging.of(LSHConfig(), settings, code_length=2, image_size=16, seed=0)
+    with pytest.raises(UserError, match="`features`=pixels: the learned projection has values"):
         hasher.learn(*digits, Run(tmp_path))
 
 
 def test_more_components_than_features_are_a_users_mistake(digits, tmp_path):
-    with pytest.raises(UserError, match="--feature_components: 769; allowed: 1 to 768"):
+    with pytest.raises(UserError, match="`feature_components`: 769; allowed: 1 to 768"):
         make(tmp_path, feature_components=769).learn(*digits, Run(tmp_path))
 
 
-def test_hash_functions_by_hand():
-    """x = (1, -2): scores 1 * 3 - 2 * 1 + .5 = 1.5 and 1 * 0 - 2 * 2 + 0 = -4."""
-    parameters = {"projection": np.array([[3, 0], [1, 2.0]]), "offset": np.array([0.5, 0])}
-    layer = HashFunctions(lambda x, p: x @ p["projection"] + p["offset"], parameters)
-    sigmoid = 1 / (1 + np.exp([-1.5, 4]))
-    np.testing.assert_allclose(layer(tf.constant([[1.0, -2.0]])), [sigmoid], rtol=1e-6)
-    assert not layer.trainable_weights
+def power_scores(features, parameters, *, exponent):
+    """An option beside features and parameters."""
+    return features**exponent - parameters["threshold"]
+
+
+def test_scores_of_a_hasher_follow_from_its_own_options(digits, tmp_path):
+    class Powers(Recorder):
+        scores = staticmethod(power_scores)
+
+        def learn_functions(self, data):
+            return {"threshold": np.zeros(data.labelled.shape[1])}
+
+        def score_options(self):
+            return {"exponent": 2}
+
+    settings = ShallowSettings(cache_dir=str(tmp_path))
+    hasher = Powers.of(LSHConfig(), settings, code_length=768, image_size=16, seed=0)
+    image_set, parts = digits
+    hasher.learn(image_set, parts, Run(tmp_path))
+    features = hasher.standardise(hasher.describe(image_set)[:5]).numpy()
+    expected = 1 / (1 + np.exp(-(features.astype(float) ** 2)))
+    np.testing.assert_allclose(hasher.embed(image_set.images[:5]), expected, atol=1e-5)
+
+
+def test_nothing_is_encoded_before_it_has_learned_or_loaded(digits, tmp_path):
+    image_set, _ = digits
+    hasher = make(tmp_path)
+    for encode in (hasher.embed, hasher.encode):
+        with pytest.raises(UserError, match="Recorder has not learned yet; call fit first"):
+            encode(image_set.images[:2])
+    with pytest.raises(UserError, match="Recorder has not learned yet; call fit first"):
+        hasher.encoder  # noqa: B018
+    with pytest.raises(UserError, match="Recorder has not learned yet; call fit first"):
+        hasher.encode_set(image_set)
+    hasher.learn(*digits, Run(tmp_path))
+    hasher.save_weights(tmp_path / "kept")
+    other = make(tmp_path)
+    other.load_weights(tmp_path / "kept")
+    for images in (image_set.images[:2], image_set.images[:0]):
+        np.testing.assert_array_equal(other.encode(images), hasher.encode(images))
+    assert other.encode(image_set.images[:0]).shape == (0, 2)
+    hasher.build(16)
+    with pytest.raises(UserError, match="has not learned yet"):
+        hasher.encode(image_set.images[:2])
 
 
 def test_of_nothing_the_embedding_is_empty(digits, tmp_path):
@@ -148,32 +186,32 @@ def test_with_given_descriptors(digits, tmp_path):
     by_pixels.learn(image_set, parts, Run(tmp_path))
     np.testing.assert_array_equal(hasher.encode_set(image_set), by_pixels.encode_set(image_set))
     assert (hasher.variant, by_pixels.variant) == ("bow", "pixels")
-    with pytest.raises(UserError, match="--features=bow"):
+    with pytest.raises(UserError, match="`features`=bow"):
         hasher.encode(image_set.images)
-    hasher.save(tmp_path / "kept")
+    hasher.save_weights(tmp_path / "kept")
     other = make(tmp_path, features="bow", features_file=str(tmp_path / "bow.npz"))
-    other.load(tmp_path / "kept")
+    other.load_weights(tmp_path / "kept")
     np.testing.assert_array_equal(other.encode_set(image_set), hasher.encode_set(image_set))
 
 
 def test_loading_where_nothing_was_saved_is_a_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="--model_dir: cannot read"):
-        make(tmp_path).load(tmp_path)
+    with pytest.raises(UserError, match="`model_dir`: cannot read"):
+        make(tmp_path).load_weights(tmp_path)
     (tmp_path / "hash_functions.npz").write_bytes(b"no zip")
-    with pytest.raises(UserError, match="--model_dir: cannot read"):
-        make(tmp_path).load(tmp_path)
+    with pytest.raises(UserError, match="`model_dir`: cannot read"):
+        make(tmp_path).load_weights(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"features": "fisher"}, "--features: 'fisher'; allowed: pixels"),
-        ({"features": "backbone"}, "--weights: none"),
-        ({"features": "bow"}, "--features_file"),
-        ({"features_file": "x.npz"}, "--features_file"),
-        ({"feature_scaling": "unit"}, "--feature_scaling: 'unit'"),
-        ({"feature_components": 0}, "--feature_components: 0"),
-        ({"gist_size": 0}, "--gist_size: 0"),
+        ({"features": "fisher"}, "`features`: 'fisher'; allowed: pixels"),
+        ({"features": "backbone"}, "`weights`: none"),
+        ({"features": "bow"}, "`features_file`"),
+        ({"features_file": "x.npz"}, "`features_file`"),
+        ({"feature_scaling": "unit"}, "`feature_scaling`: 'unit'"),
+        ({"feature_components": 0}, "`feature_components`: 0"),
+        ({"gist_size": 0}, "`gist_size`: 0"),
     ],
 )
 def test_wrong_settings_are_a_users_mistake(settings, message):
@@ -194,7 +232,7 @@ def test_features_of_a_backbone_and_gist_are_those_of_the_encoder(digits, tmp_pa
     )  # fmt: skip
     parts = splits.make(few, seed=0, queries_per_class=2, labelled_per_class=4)
     settings = ShallowSettings(features="gist", cache_dir=str(tmp_path))
-    hasher = LSH(LSHConfig(), settings, code_length=16, image_size=16, seed=0)
+    hasher = LSH.of(LSHConfig(), settings, code_length=16, image_size=16, seed=0)
     hasher.learn(few, parts, Run(tmp_path))
     assert hasher.describe(few).shape == (300, 512)
     direct = hasher.encoder(few.images[:20].astype(np.float32)).numpy()

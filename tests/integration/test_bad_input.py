@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhash import evaluate, train
+import tfhash.evaluate as evaluate  # as attribute of tfhash it may be the function
+from tfhash import train
 from tfhash.export import __main__ as export
 
 # Keras says this of a weights file of another network, before it refuses it.
@@ -89,7 +90,7 @@ MISTAKES = [
     (f"{FOLDER} --data_dir=@one_class", "--data_dir=@one_class one two"),
     (f"{FOLDER} --data_dir=@unreadable",
      "--data_dir=@unreadable 1 17 dog/broken.png --unreadable=skip"),
-    (f"{FOLDER} --data_dir=@unreadable --unreadable=maybe", "--unreadable=maybe refuse skip"),
+    (f"{FOLDER} --data_dir=@unreadable --unreadable=maybe", "--unreadable 'maybe' refuse skip"),
     (f"{FOLDER} --data_dir=@unreadable --unreadable=skip --queries_per_class=6",
      "'cat' 8 9 --queries_per_class --labelled_per_class"),
     ("--triplets_csv=@missing", "--triplets_csv @missing"),
@@ -123,8 +124,9 @@ MISTAKES = [
     ("--code_length=0", "--code_length 0 1"),
     ("--steps=0", "--steps 0 1"),
     ("--steps=many", "steps=many"),
-    ("--batch_size=0", "--batch_size 0 3"),
-    ("--batch_size=4 --groups=2", "--batch_size 4 6"),
+    ("--batch_size=0", "--batch_size 0 1"),
+    ("--batch_size=2", "--batch_size 2 3 triplet"),
+    ("--batch_size=4 --groups=2", "--batch_size 2 --groups 3 triplet"),
     ("--groups=3 --batch_size=64", "--batch_size 64 --groups=3"),
     ("--unlabelled_batch_size=-64", "--unlabelled_batch_size -64 0"),
     ("--shift=-1", "--shift -1 0"),
@@ -134,7 +136,7 @@ MISTAKES = [
     ("--radius=-1", "--radius -1 0"),
     ("--map_at=50,0", "--map_at 0 1"),
     ("--precision_at=x", "--precision_at x ints"),
-    ("--validation_fraction=0.9", "--validation_fraction=0.9 0.5"),
+    ("--validation_fraction=0.9", "--validation_fraction 0.9 0.5"),
     ("--labelled_per_class=1 --validation_fraction=0 --ssgah.variant=baseline",
      "--labelled_per_class 10 two one"),
     ("--ssgah.gan_size=20", "--ssgah.gan_size 20 16 32 64"),

@@ -138,8 +138,9 @@ def test_the_same_command_skips_what_is_done_and_goes_on(ended):
     assert not (ended.out / BROKEN / "error.txt").exists()
     log = (ended.out / KILLED / "log.txt").read_text()
     killed, again = log.split("python -m tfhash.train ")[1:]
-    assert "stage hash: step 0 of 60" in killed
-    assert "stage hash: step" in again and "stage hash: step 0 of" not in again
+    assert "stage 1 of 1 (hash network): 60 updates\n" in killed
+    assert "stage 1 of 1 (hash network): 60 updates, from step " in again
+    assert "60 updates\n" not in again
 
 
 def test_ctrl_c_stops_the_worker_and_says_how_to_go_on(ended):

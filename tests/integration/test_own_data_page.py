@@ -33,7 +33,7 @@ EXPECTED = [
     ("python", [""]),
     ("sh", ["csv: labels alone, no images", "40 query", "mAP@5000"]),
     ("csv", ["[0, 2, 1]"]),
-    ("sh", ["triplets(held_out=0.2)", "triplet accuracy", "stage hash"]),
+    ("sh", ["triplets(held_out=0.2)", "triplet accuracy", "stage 1 of 1 (hash network)"]),
     ("python", ["1,497 unlabelled", "0.", "(5, 4) uint8"]),
     ("sh", ["32 bits, mine", "ties worst", "verified on 256 images", "published runs/mine"]),
 ]

@@ -18,33 +18,33 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 import json
 from pathlib import Path
 import keras
-from tfhash import experiment
-from tfhash.hashers.deep import DeepSettings
-from tfhash.hashers.base import Run
 from tfhash import methods
+from tfhash.hashers import deep
+from tfhash.hashers.deep_settings import DeepSettings
+from tfhash.runs import experiment
+from tfhash.runs.configurations import Configurations
+from tfhash.training.run import Run
 
 strategy, method, directory = sys.argv[1:]
 if strategy == "mirrored":
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    from tfhash import deep
     deep.make_strategy = lambda name: two
 history = []
 class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         history.append({k: float(v) for k, v in logs.items()})
-from tfhash import deep
 fit = deep.Stage.fit
 def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
 deep.Stage.fit = recorded
-experiment.run(
+given = Configurations(
     experiment.Experiment(method=method, code_length=12),
-    methods.get(method).Config(gan_steps=3, gan_size=16, gan_width=8, noise_size=8,
-                               hash_learning_rate=0.05),
     DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
                  strategy=strategy, backbone="small_cnn"),
-    Run(Path(directory)),
+    methods.get(method).Config(gan_steps=3, gan_size=16, gan_width=8, noise_size=8,
+                               hash_learning_rate=0.05),
 )
+experiment.run(given, Run(Path(directory)))
 print("HISTORY" + json.dumps(history))
 """
 

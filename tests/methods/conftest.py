@@ -1,4 +1,4 @@
-"""What the tests of the shallow methods share: real digits, and checks that hold for each."""
+"""What the tests of methods share: real digits, tiny images, and checks that hold for each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.evaluation import retrieval
 from tfhash.hashers.base import Hasher
+from tfhash.hashers.gan import GANHasher
 from tfhash.hashers.shallow import FeatureHasher, ShallowSettings
 from tfhash.methods.lsh import LSH, LSHConfig
 from tfhash.training.run import Run
@@ -34,7 +35,7 @@ def learned(real_digits, tmp_path_factory) -> Callable[..., FeatureHasher]:
     def learn(hasher_class, config, bits=24, seed=0, image_set=None, **settings):
         original, parts = real_digits
         settings = ShallowSettings(**{"features": "pixels", "cache_dir": cache, **settings})
-        hasher = hasher_class(config, settings, code_length=bits, image_size=16, seed=seed)
+        hasher = hasher_class.of(config, settings, code_length=bits, image_size=16, seed=seed)
         hasher.learn(image_set or original, parts, Run(Path(cache)))
         return hasher
 
@@ -77,9 +78,9 @@ def check_round_trip(learned, real_digits, tmp_path) -> Callable[..., None]:
         assert len(np.unique(packed, axis=0)) > 100  # else most of the checks below say little
         again = learned(hasher_class, config, bits).encode_set(image_set)
         np.testing.assert_array_equal(again, packed)
-        hasher.save(tmp_path)
-        other = hasher_class(config, hasher.settings, code_length=bits, image_size=16, seed=9)
-        other.load(tmp_path)
+        hasher.save_weights(tmp_path)
+        other = hasher_class.of(config, hasher.settings, code_length=bits, image_size=16, seed=9)
+        other.load_weights(tmp_path)
         np.testing.assert_array_equal(other.encode_set(image_set), packed)
         # The graph computes features in other batches, so its last digits may differ.
         embedding = other.embed(image_set.images[:200])
@@ -100,5 +101,45 @@ def check_it_needs_no_labels(learned, real_digits) -> Callable[..., None]:
         codes = learned(hasher_class, config).encode_set(image_set)
         other = learned(hasher_class, config, image_set=shuffled).encode_set(image_set)
         np.testing.assert_array_equal(other, codes)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def tiny_images() -> tuple[ImageSet, RetrievalSplits]:
+    """36 images of noise of 24 px, 12 a class: 6 queries, 15 labelled, 3 watched, 12 unlabelled."""
+    images = np.random.default_rng(0).integers(0, 256, (36, 24, 24, 3), np.uint8)
+    labels = np.eye(3, dtype=np.uint8)[np.arange(36) % 3]
+    image_set = ImageSet("noise", images, labels, tuple("abc"), tuple(map(str, range(36))))
+    ends = {"query": (0, 6), "labelled": (6, 21), "validation": (21, 24), "unlabelled": (24, 36)}
+    parts = {name: np.arange(*bounds) for name, bounds in ends.items()}
+    database = np.arange(6, 36)
+    return image_set, RetrievalSplits(
+        protocol="by hand", seed=0, database=database, fingerprint="0" * 16, **parts
+    )
+
+
+@pytest.fixture
+def check_both_stages(tiny_images, tmp_path) -> Callable[..., None]:
+    """check_both_stages(hasher, terms): learns from images of 24 px, whatever size its GAN has.
+
+    terms: what it tells of each stage, by the stage's name.
+    """
+    image_set, parts = tiny_images
+
+    def check(hasher: GANHasher, terms: dict[str, set[str]]) -> None:
+        size = hasher.config.gan_size
+        assert hasher.space.item_shape == (24, 24, 3)
+        assert hasher.space.gan_shape == (size, size, 3)
+        hasher.learn(image_set, parts, Run(tmp_path))
+        assert set(hasher.history) == set(terms) == {"gan", "hash"}
+        for stage, of_stage in terms.items():
+            assert of_stage <= set(hasher.history[stage])
+            assert all(np.isfinite(values).all() for values in hasher.history[stage].values())
+        packed = hasher.encode(image_set.images)
+        assert packed.shape == (36, 2) and packed.dtype == np.uint8
+        direct = hasher.encoder(image_set.images.astype(np.float32)).numpy()
+        np.testing.assert_allclose(hasher.embed(image_set.images), direct, atol=1e-5)
+        assert all(path.is_file() for path in hasher.draw(image_set, parts, tmp_path))
 
     return check

@@ -132,34 +132,36 @@ def test_round_trip(check_round_trip, layers):
 def fit(config, bits, features):
     """Learns from `features`, the first row labelled."""
     data = FeatureData(features[:1], np.ones((1, 1), np.uint8), features[1:])
-    return AGH(config, None, code_length=bits, image_size=8, seed=0).fit(data)
+    return AGH.of(config, AGH.Settings(), code_length=bits, image_size=8, seed=0).learn_functions(
+        data
+    )
 
 
 def test_more_bits_than_functions_are_refused(points):
     config = AGHConfig(anchors=5)
     assert fit(config, 8, points)["projection"].shape == (5, 4)
-    with pytest.raises(UserError, match="--code_length: 9; at most 8 is allowed with 5 anchors"):
+    with pytest.raises(UserError, match="`code_length`: 9; at most 8 is allowed with 5 anchors"):
         fit(config, 9, points)
 
 
 @pytest.mark.parametrize(("anchors", "images"), [(4, 60), (300, 4)])
 def test_more_links_than_anchors_are_refused(points, anchors, images):
-    with pytest.raises(UserError, match="--agh.nearest: 5; at most 4, the number of anchors"):
+    with pytest.raises(UserError, match="`nearest`: 5; at most 4, the number of anchors"):
         fit(AGHConfig(anchors=anchors, nearest=5), 2, points[:images])
 
 
 @pytest.mark.filterwarnings("ignore:Number of distinct clusters")
 def test_images_that_are_all_alike_are_refused(points):
-    with pytest.raises(UserError, match="--agh.nearest: 2; each image equals so many anchors"):
+    with pytest.raises(UserError, match="`nearest`: 2; each image equals so many anchors"):
         fit(AGHConfig(), 4, np.ones_like(points))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"layers": 3}, "--agh.layers: 3; allowed: 1, 2"),
-        ({"nearest": 1}, "--agh.nearest: 1; at least 2"),
-        ({"anchors": 1}, "--agh.anchors: 1; at least 2"),
+        ({"layers": 3}, "`layers`: 3; allowed: 1, 2"),
+        ({"nearest": 1}, "`nearest`: 1; allowed: at least 2"),
+        ({"anchors": 1}, "`anchors`: 1; allowed: at least 2"),
     ],
 )
 def test_bad_values_are_refused(values, message):

@@ -90,9 +90,10 @@ def test_round_trip(check_round_trip):
 
 def test_images_without_a_label_change_nothing():
     features = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
-    hasher = BRE(BREConfig(anchors=4), None, code_length=5, image_size=8, seed=0)
+    hasher = BRE.of(BREConfig(anchors=4), BRE.Settings(), code_length=5, image_size=8, seed=0)
     without, those = (
-        hasher.fit(FeatureData(features, LABELS, rest)) for rest in (features[:0], features + 1)
+        hasher.learn_functions(FeatureData(features, LABELS, rest))
+        for rest in (features[:0], features + 1)
     )
     for name in without:
         np.testing.assert_array_equal(without[name], those[name])
@@ -106,12 +107,14 @@ def test_too_few_labelled_images_are_all_anchors_and_it_is_said(learned, capsys)
 def test_one_class_is_refused():
     data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     with pytest.raises(UserError, match="needs two classes"):
-        BRE(BREConfig(), None, code_length=2, image_size=8, seed=0).fit(data)
+        BRE.of(BREConfig(), BRE.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
+            data
+        )
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("anchors", 0), ("labelled_images", 1), ("cycles", -1)]
 )
 def test_bad_values_are_refused(field, value):
-    with pytest.raises(UserError, match=f"--bre.{field}: "):
+    with pytest.raises(UserError, match=f"`{field}`: "):
         BREConfig(**{field: value})

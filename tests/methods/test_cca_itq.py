@@ -75,5 +75,5 @@ def test_one_class_is_a_users_mistake(learned, real_digits):
 
 
 def test_wrong_hyperparameters_are_a_users_mistake():
-    with pytest.raises(UserError, match="--cca_itq.regularisation: 0"):
+    with pytest.raises(UserError, match="`regularisation`: 0"):
         dataclasses.replace(CONFIG, regularisation=0)

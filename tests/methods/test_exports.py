@@ -50,5 +50,5 @@ def test_given_descriptors_cannot_be_exported(learned, real_digits, tmp_path):
     lsh = methods.get("lsh")
     of_file = {"features": "bow", "features_file": str(tmp_path / "bow.npz")}
     hasher = learned(lsh, lsh.Config(), bits=12, **of_file)
-    with pytest.raises(UserError, match="--features=bow: images have no features"):
+    with pytest.raises(UserError, match="`features`=bow: images have no features"):
         hasher.encoder  # noqa: B018

@@ -48,10 +48,10 @@ def test_round_trip(check_round_trip):
 
 
 def test_more_bits_than_features_are_a_users_mistake(learned):
-    with pytest.raises(UserError, match="--code_length: 800; .* at most 768"):
+    with pytest.raises(UserError, match="`code_length`: 800; .* at most 768"):
         learned(ITQ, ITQConfig(), bits=800)
 
 
 def test_a_negative_number_of_iterations_is_a_users_mistake():
-    with pytest.raises(UserError, match="--itq.iterations: -1"):
+    with pytest.raises(UserError, match="`iterations`: -1"):
         ITQConfig(iterations=-1)

@@ -119,12 +119,14 @@ def test_a_bound_on_the_labelled_images_draws_by_the_seed(learned):
 def test_one_class_is_refused():
     data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     with pytest.raises(UserError, match="needs two classes"):
-        KSH(KSHConfig(), None, code_length=2, image_size=8, seed=0).fit(data)
+        KSH.of(KSHConfig(), KSH.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
+            data
+        )
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("anchors", 0), ("labelled_images", 1), ("iterations", -1), ("ridge", 0)]
 )
 def test_bad_values_are_refused(field, value):
-    with pytest.raises(UserError, match=f"--ksh.{field}: "):
+    with pytest.raises(UserError, match=f"`{field}`: "):
         KSHConfig(**{field: value})

@@ -12,7 +12,7 @@ from tfhash.errors import UserError
 from tfhash.methods.ssgah import SSGAH
 
 TOY = """
-from tfhash.hashers.deep import DeepHasher
+from tfhash.hashers.deep import HashNetworkHasher
 from tfhash.hashers.base import Hasher
 
 class Helper:
@@ -35,7 +35,7 @@ def test_get_answers_the_hasher_of_a_module():
 
 @pytest.mark.parametrize("name", ["sgah", "_ssgah_stage", ""])
 def test_an_unknown_name_is_a_mistake_of_the_user(name):
-    with pytest.raises(UserError, match=f"--method: '{name}'; allowed: .*ssgah"):
+    with pytest.raises(UserError, match=f"`method`: '{name}'; allowed: .*ssgah"):
         methods.get(name)
 
 

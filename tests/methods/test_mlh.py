@@ -91,7 +91,7 @@ def test_features_get_mean_squared_norm_1():
     """Squared norms 25 and 1, mean 13."""
     got = mlh.with_unit_norm(np.array([[3.0, 4], [0, 1]]))
     np.testing.assert_allclose(got, np.array([[3, 4], [0, 1]]) / np.sqrt(13))
-    with pytest.raises(UserError, match="--features: .* are 0"):
+    with pytest.raises(UserError, match="`features`: .* are 0"):
         mlh.with_unit_norm(np.zeros((2, 3)))
 
 
@@ -111,9 +111,10 @@ def test_round_trip(check_round_trip):
 def test_images_without_a_label_change_nothing():
     features = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     labels = np.eye(2, dtype=np.uint8)[[0, 0, 0, 1, 1, 1, 1, 0]]
-    hasher = MLH(MLHConfig(updates=20), None, code_length=5, image_size=8, seed=0)
+    hasher = MLH.of(MLHConfig(updates=20), MLH.Settings(), code_length=5, image_size=8, seed=0)
     without, those = (
-        hasher.fit(FeatureData(features, labels, rest)) for rest in (features[:0], features + 1)
+        hasher.learn_functions(FeatureData(features, labels, rest))
+        for rest in (features[:0], features + 1)
     )
     np.testing.assert_array_equal(without["projection"], those["projection"])
 
@@ -124,7 +125,9 @@ def test_images_without_a_label_change_nothing():
 def test_pairs_of_one_kind_alone_are_refused(labels, missing):
     data = FeatureData(np.eye(4, dtype=np.float32), labels, np.eye(4))
     with pytest.raises(UserError, match=f"no two labelled images share {missing} label"):
-        MLH(MLHConfig(), None, code_length=2, image_size=8, seed=0).fit(data)
+        MLH.of(MLHConfig(), MLH.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
+            data
+        )
 
 
 @pytest.mark.parametrize(
@@ -141,5 +144,5 @@ def test_pairs_of_one_kind_alone_are_refused(labels, missing):
     ],
 )
 def test_bad_values_are_refused(field, value):
-    with pytest.raises(UserError, match=f"--mlh.{field}: "):
+    with pytest.raises(UserError, match=f"`{field}`: "):
         MLHConfig(**{field: value})

@@ -95,7 +95,7 @@ def test_all_nonorthogonal_directions_make_the_gradient_zero():
 
 
 def test_too_small_a_rho_is_refused():
-    with pytest.raises(UserError, match=r"--ssh.rho: 0.5; allowed for these pairs: above 2"):
+    with pytest.raises(UserError, match=r"`rho`: 0.5; allowed for these pairs: above 2"):
         ssh.nonorthogonal(np.diag([1.0, -2.0]), 1, 0.5)
 
 
@@ -138,28 +138,28 @@ def test_a_bound_on_the_labelled_images_draws_by_the_seed(learned):
 
 def test_more_bits_than_features_are_refused():
     data = FeatureData(np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.uint8), np.ones((2, 3)))
-    hasher = SSH(SSHConfig(), None, code_length=4, image_size=8, seed=0)
-    with pytest.raises(UserError, match="--code_length: 4; --method=ssh allows 1 to 3"):
-        hasher.fit(data)
+    hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=4, image_size=8, seed=0)
+    with pytest.raises(UserError, match="`code_length`: 4; `method`=ssh allows 1 to 3"):
+        hasher.learn_functions(data)
 
 
 def test_features_that_never_vary_are_refused():
     data = FeatureData(np.zeros((4, 3), np.float32), np.eye(4, dtype=np.uint8), np.zeros((2, 3)))
-    hasher = SSH(SSHConfig(), None, code_length=2, image_size=8, seed=0)
-    with pytest.raises(UserError, match="--method=ssh: all images have the same features"):
-        hasher.fit(data)
+    hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=2, image_size=8, seed=0)
+    with pytest.raises(UserError, match="`method`=ssh: all images have the same features"):
+        hasher.learn_functions(data)
 
 
 def test_one_class_is_refused():
     data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
-    hasher = SSH(SSHConfig(), None, code_length=2, image_size=8, seed=0)
+    hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=2, image_size=8, seed=0)
     with pytest.raises(UserError, match="needs two classes"):
-        hasher.fit(data)
+        hasher.learn_functions(data)
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("learning", "greedy"), ("eta", -1.0), ("rho", 0.0), ("alpha", -0.1)]
 )
 def test_bad_values_are_refused(field, value):
-    with pytest.raises(UserError, match=f"--ssh.{field}: "):
+    with pytest.raises(UserError, match=f"`{field}`: "):
         SSHConfig(**{field: value})

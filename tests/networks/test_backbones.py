@@ -198,7 +198,7 @@ def test_pickled_weights_are_read_on_demand_only(tmp_path):
     kernel, bias = np.arange(6.0).reshape(2, 3), np.arange(3.0)
     np.save(path, np.array({"fc6": [kernel, bias], "fc8": [bias, bias]}, dtype=object))
     model = one_layer_model("fc6")
-    with pytest.raises(ValueError, match="--allow_pickle_weights"):
+    with pytest.raises(ValueError, match="`allow_pickle_weights`"):
         weights.load(model, path)
     weights.load(model, path, allow_pickle=True)
     np.testing.assert_array_equal(model.layers[-1].kernel, kernel)
@@ -215,7 +215,7 @@ def test_wrong_shape_names_file_layer_and_both_shapes():
 
 
 def test_missing_layer_is_named():
-    with pytest.raises(ValueError, match=r"--weights: some\.npz has no fc6/bias"):
+    with pytest.raises(ValueError, match=r"`weights`: some\.npz has no fc6/bias"):
         weights.assign(one_layer_model("fc6"), {"fc6/kernel": np.zeros((2, 3))}, source="some.npz")
 
 
@@ -226,7 +226,7 @@ def test_h5_of_another_network_is_one_line(tmp_path):
         weights.load(one_layer_model("fc6"), path)
     message = str(caught.value)
     assert "\n" not in message
-    assert all(part in message for part in ("--weights", str(path), "fc6", "(2, 3)", "(5, 3)"))
+    assert all(part in message for part in ("`weights`", str(path), "fc6", "(2, 3)", "(5, 3)"))
 
 
 @pytest.mark.parametrize("file_name", ["broken.npz", "broken.npy", "broken.h5", "broken.txt"])
@@ -234,7 +234,7 @@ def test_unreadable_file_is_one_line(tmp_path, file_name):
     path = tmp_path / file_name
     for write in (lambda: None, lambda: path.write_bytes(b"no weights")):
         write()
-        with pytest.raises(ValueError, match="--weights: ") as caught:
+        with pytest.raises(ValueError, match="`weights`: ") as caught:
             weights.load(one_layer_model(), path, allow_pickle=True)
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
@@ -268,13 +268,13 @@ def test_features_can_be_averages_of_inner_layers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "lenet"}, "--backbone: unknown 'lenet'; allowed: alexnet, "),
-        ({"name": "small_cnn", "input_size": 0}, "size: 0 is not allowed"),
-        ({"name": "squeezenet", "input_size": 5}, "size: 5 pixels are too few"),
-        ({"name": "vgg19", "input_size": 8}, "size=8 .*at least 32x32"),
-        ({"name": "squeezenet", "weights": "imagenet"}, "--weights: 'imagenet'"),
+        ({"name": "lenet"}, "`backbone`: unknown 'lenet'; allowed: alexnet, "),
+        ({"name": "small_cnn", "input_size": 0}, "`backbone_size`: 0 is not allowed"),
+        ({"name": "squeezenet", "input_size": 5}, "`backbone_size`: 5 pixels are too few"),
+        ({"name": "vgg19", "input_size": 8}, "`backbone_size`=8 .*at least 32x32"),
+        ({"name": "squeezenet", "weights": "imagenet"}, "`weights`: 'imagenet'"),
         ({"name": "small_cnn", "frozen_through": "conv9"}, "'conv9'; allowed: all, conv1, pool1"),
-        ({"name": "small_cnn", "feature_layers": ["mean"]}, "--feature_layers: .*'mean'.*conv3"),
+        ({"name": "small_cnn", "feature_layers": ["mean"]}, "`feature_layers`: .*'mean'.*conv3"),
     ],
 )
 def test_impossible_arguments_are_one_line(arguments, message):

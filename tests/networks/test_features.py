@@ -22,7 +22,7 @@ class Unusable:
 
     def __init__(self, network):
         self.name, self.layers, self.weights = network.name, network.layers, network.weights
-        self.to_json = network.to_json
+        self.to_json, self.dtype_policy = network.to_json, network.dtype_policy
 
     def __call__(self, images, training):
         raise AssertionError("computed again")

@@ -114,10 +114,109 @@ def test_head_is_float32_under_mixed_precision(mixed_bfloat16):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"code_length": 0}, "--code_length: 0 "),
-        ({"code_length": 8, "dropout": 1.0}, "dropout: 1.0 "),
+        ({"code_length": 0}, "`code_length`: 0; allowed: at least 1 bit"),
+        ({"code_length": 8, "dropout": 1.0}, "`dropout`: 1.0; allowed: at least 0 and below 1"),
     ],
 )
-def test_impossible_values_name_the_flag(arguments, message):
+def test_impossible_values_name_the_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         HashNetwork(**arguments)
+
+
+def spread(network, seed=0):
+    """Weights so large that scores differ: normal, of deviation 1/2."""
+    rng = np.random.default_rng(seed)
+    network.set_weights([rng.normal(0, 0.5, w.shape) for w in network.get_weights()])
+    return network
+
+
+def make_on_features(**options):
+    network = HashNetwork(4, None, hidden_units=(5,), **options)
+    network.build((None, 3))
+    return spread(network)
+
+
+FEATURES = tf.random.stateless_normal((6, 3), SEED)
+
+
+def test_call_is_the_sigmoid_of_the_scores():
+    network = make_on_features()
+    scores = network.scores(FEATURES)
+    assert (scores.shape, scores.dtype) == ((6, 4), tf.float32)
+    np.testing.assert_allclose(network(FEATURES), tf.sigmoid(scores), rtol=1e-6)
+    assert ((scores.numpy() > 0) == (network(FEATURES).numpy() > 0.5)).all()
+
+
+def test_scores_drop_the_units_that_the_call_drops():
+    network = make_on_features(dropout=0.5)
+    dropped = network.scores(FEATURES, training=True, dropout_seed=SEED)
+    call = network(FEATURES, training=True, dropout_seed=SEED)
+    np.testing.assert_allclose(call, tf.sigmoid(dropped), rtol=1e-6)
+    assert np.abs(dropped - network.scores(FEATURES)).max() > 1e-3
+    with pytest.raises(ValueError, match="dropout_seed"):
+        network.scores(FEATURES, training=True)
+
+
+def test_heads_beside_the_hash_layer_answer_what_they_answer_alone():
+    """The k scores, then those of each head in their order, of the same features."""
+    network = make_on_features()
+    heads = [keras.layers.Dense(units) for units in (1, 2)]
+    for seed, head in enumerate(heads, start=1):
+        head.build((None, network.width))
+        spread(head, seed)
+    together = network.scores(FEATURES, beside=heads)
+    alone = [network.scores(FEATURES), *(head(network.features(FEATURES)) for head in heads)]
+    assert together.shape == (6, 4 + 1 + 2)
+    np.testing.assert_allclose(together, tf.concat(alone, 1), rtol=1e-5, atol=1e-6)
+
+
+def test_width_is_what_the_hash_layer_sees():
+    assert make_on_features().width == 5
+    network = HashNetwork(2, backbones.build("small_cnn"))
+    network.build((None, 16, 16, 3))
+    assert network.width == 256
+
+
+def test_scores_are_float32_under_mixed_precision(mixed_bfloat16):
+    network = make_on_features()
+    assert network.hidden_layers[0].compute_dtype == "bfloat16"
+    assert network.scores(FEATURES).dtype == tf.float32
+
+
+def check_keras_file(network, items, path):
+    """The file alone gives a network of the same configuration with the same answers."""
+    network.save(path)
+    again = keras.models.load_model(path)
+    assert isinstance(again, HashNetwork) and again.name == network.name
+    for name in ("code_length", "dropout", "width"):
+        assert getattr(again, name) == getattr(network, name)
+    assert [layer.units for layer in again.hidden_layers] == [7]
+    np.testing.assert_array_equal(again(items), network(items))
+    np.testing.assert_array_equal(again.scores(items), network.scores(items))
+    assert network(items).numpy().std() > 1e-3
+    return again
+
+
+def test_a_keras_file_keeps_a_network_on_images(tmp_path):
+    network = HashNetwork(4, backbones.build("small_cnn"), (7,), 0.25, name="mine")
+    network.build((None, None, None, 3))
+    images = tf.random.stateless_uniform((2, 16, 16, 3), SEED, maxval=255)
+    again = check_keras_file(network, images, tmp_path / "network.keras")
+    assert again.backbone.count_params() == network.backbone.count_params()
+
+
+def test_a_keras_file_keeps_the_precision_of_hidden_layers(tmp_path, mixed_bfloat16):
+    """Whatever the policy is where it is loaded: else bits of images near a border would differ."""
+    network = HashNetwork(4, None, (7,), 0.25)
+    network.build((None, 3))
+    keras.config.set_dtype_policy("float32")
+    again = check_keras_file(spread(network), FEATURES, tmp_path / "network.keras")
+    assert again.hidden_layers[0].compute_dtype == "bfloat16"
+    assert again.hash_layer.compute_dtype == "float32"
+
+
+def test_a_keras_file_keeps_a_network_on_features(tmp_path):
+    network = HashNetwork(4, None, (7,), 0.25)
+    network.build((None, 3))
+    again = check_keras_file(spread(network), FEATURES, tmp_path / "network.keras")
+    assert again.backbone is None

@@ -88,7 +88,7 @@ def test_a_section_without_the_asked_length_has_no_curves(drawn):
 
 
 def test_a_length_that_no_run_has_is_refused(drawn):
-    with pytest.raises(UserError, match="--figure_bits=16: .*; allowed: 12, 24"):
+    with pytest.raises(UserError, match="`figure_bits`=16: .*; allowed: 12, 24"):
         draw([run_of(code_length=k) for k in (24, 12)], 16)
 
 

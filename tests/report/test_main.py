@@ -14,7 +14,7 @@ import pytest
 from tfhash.report import page as results_page
 from tfhash.report import rows as results
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PROTOCOL = "per_class(queries=100, labelled=500, validation=0)"
 
 

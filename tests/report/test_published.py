@@ -9,7 +9,7 @@ import pytest
 
 from tfhash.report import published
 
-PAPERS = Path(__file__).parents[2] / "shared" / "papers"
+PAPERS = Path(__file__).parents[3] / "shared" / "papers"
 PROTOCOL = "per_class(queries=100, labelled=500, validation=0.1)"
 UNSEEN = "unseen_classes(queries=all, labelled=500, validation=0)"
 

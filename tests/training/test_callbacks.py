@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfhash.training import callbacks
-from tfhash.training.callbacks import LogToTensorBoard, SaveCheckpoint, StopOnNonFinite
+from tfhash.training.callbacks import (
+    LogToTensorBoard,
+    Progress,
+    SaveCheckpoint,
+    StopOnNonFinite,
+    in_words,
+)
 from tfhash.training.checkpoints import NonFiniteError
 
 
 class StageStandIn:
-    """What the callbacks ask of a `deep.Stage`; `step` is set by the test."""
+    """What the callbacks ask of a `Stage`; `step` is set by the test."""
 
     def __init__(self, step: int = 0):
         self.step = step
@@ -107,7 +115,7 @@ def test_terms_rates_gauges_and_pictures_are_logged_at_their_steps(tmp_path):
 
 
 def test_a_second_fit_goes_on_in_the_same_folder(tmp_path):
-    """deep.DeepHasher.train calls fit again for the steps that fill no epoch."""
+    """HashNetworkHasher.train calls fit again for the steps that fill no epoch."""
     stage, log = StageStandIn(), LogToTensorBoard(tmp_path)
     log.set_model(stage)
     for step in (4, 6):
@@ -117,3 +125,131 @@ def test_a_second_fit_goes_on_in_the_same_folder(tmp_path):
         log.on_train_end()
     files = sorted(tmp_path.iterdir())
     assert sorted(s for f in files for s in scalars(logged(f), "sr")) == [(4, 2.0), (6, 2.0)]
+
+
+def test_without_a_folder_nothing_is_written_and_gauges_still_join_the_log(tmp_path, monkeypatch):
+    """Pictures, which take a while to draw, are not asked for."""
+    monkeypatch.chdir(tmp_path)
+
+    def no_pictures():
+        raise AssertionError("pictures were drawn")
+
+    log = LogToTensorBoard(None, lambda: {"validation_map": 0.5}, no_pictures)
+    log.set_model(StageStandIn(4))
+    log.on_train_begin()
+    logs = {"sr": 2.0}
+    log.on_epoch_end(0, logs)
+    log.on_train_end()
+    assert logs == {"sr": 2.0, "validation_map": 0.5}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"),
+        (41.6, "42 s"),
+        (99.4, "99 s"),
+        (100.0, "2 min"),  # 1.67
+        (180.0, "3 min"),
+        (5999.0, "100 min"),
+        (6000.0, "1.7 h"),
+        (5400 * 4.0, "6.0 h"),
+    ],
+)
+def test_durations_in_words(seconds, words):
+    assert in_words(seconds) == words
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """What time.monotonic answers, as a dict whose "time" a test sets."""
+    now = {"time": 1000.0}
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now["time"])
+    return now
+
+
+def watched(done, steps):
+    """A Progress on a stage that has made `done` updates, after its first line."""
+    stage, progress = StageStandIn(done), Progress("SSGAH, stage 2 of 2", done, steps)
+    progress.set_model(stage)
+    progress.on_train_begin()
+    return stage, progress
+
+
+def test_progress_tells_title_step_time_and_terms(clock, capsys):
+    """500 of 2,000 steps in 60 s: another 1,500 take 180 s."""
+    stage, progress = watched(0, 2000)
+    assert capsys.readouterr().out == "SSGAH, stage 2 of 2: 2,000 updates\n"
+    clock["time"], stage.step = 1060.0, 500
+    progress.on_epoch_end(0, {"sr": 1.25, "ar": 0.000123456})
+    assert capsys.readouterr().out == (
+        "SSGAH, stage 2 of 2: step 500 of 2,000, 60 s, about 3 min left; sr 1.25 · ar 0.0001235\n"
+    )
+
+
+def test_at_the_end_there_is_no_time_left(clock, capsys):
+    stage, progress = watched(0, 10)
+    capsys.readouterr()
+    clock["time"], stage.step = 1003.0, 10
+    progress.on_epoch_end(0, {"sr": 1.0})
+    assert capsys.readouterr().out == "SSGAH, stage 2 of 2: step 10 of 10, 3 s; sr 1\n"
+
+
+def test_after_an_interruption_the_time_left_is_that_of_the_steps_of_this_process(clock, capsys):
+    """From step 600 on: 100 steps in 20 s, so 300 more of 1,000 take 60 s."""
+    stage, progress = watched(600, 1000)
+    first_line = "SSGAH, stage 2 of 2: 1,000 updates, from step 600 on\n"
+    assert capsys.readouterr().out == first_line
+    clock["time"], stage.step = 1020.0, 700
+    progress.on_epoch_end(3, {})
+    line = "SSGAH, stage 2 of 2: step 700 of 1,000, 20 s, about 60 s left; \n"
+    assert capsys.readouterr().out == line
+
+
+def test_the_fit_of_the_rest_is_the_same_stage_to_progress(clock, capsys):
+    """HashNetworkHasher.train calls fit again: no second title, and the time goes on."""
+    stage, progress = watched(0, 10)
+    clock["time"], stage.step = 1008.0, 8
+    progress.on_train_begin()
+    clock["time"], stage.step = 1010.0, 10
+    progress.on_epoch_end(1, {})
+    title, line = capsys.readouterr().out.splitlines()
+    assert title.endswith(": 10 updates") and "step 10 of 10, 10 s" in line
+
+
+class Terminal:
+    """Standard output that says it is a terminal."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_line_grows_once_a_second(clock, monkeypatch):
+    stage, progress = watched(0, 100)
+    terminal = Terminal()
+    monkeypatch.setattr(callbacks.sys, "stdout", terminal)
+    for time, step in ((1000.5, 1), (1002.0, 4), (1002.5, 5), (1004.0, 8)):
+        clock["time"], stage.step = time, step
+        progress.on_train_batch_end(step, {})
+    assert re.findall(r"\rSSGAH, .*? step (\d+) of 100", terminal.text) == ["4", "8"]
+    assert "\n" not in terminal.text
+    progress.on_epoch_end(0, {"sr": 1.0})
+    assert terminal.text.endswith("sr 1\n")
+
+
+def test_elsewhere_there_is_a_line_an_epoch(clock, capsys):
+    stage, progress = watched(0, 100)
+    capsys.readouterr()
+    clock["time"], stage.step = 1005.0, 5
+    progress.on_train_batch_end(5, {})
+    assert capsys.readouterr().out == ""

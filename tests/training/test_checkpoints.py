@@ -165,10 +165,10 @@ def test_claim_accepts_the_same_values_again(tmp_path):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"seed": 1}, "--seed: 1, but {run} was made with 0"),
-        ({"map_at": (5,)}, "--map_at: [5], but {run} was made with [5, 10]"),
-        ({"margin_sr": 6.0}, "--margin_sr: 6.0, but {run} was made with None"),
-        ({"shift": 2}, "--shift: 2, but {run} was made with None"),
+        ({"seed": 1}, "`seed`: 1, but {run} was made with 0"),
+        ({"map_at": (5,)}, "`map_at`: [5], but {run} was made with [5, 10]"),
+        ({"margin_sr": 6.0}, "`margin_sr`: 6.0, but {run} was made with None"),
+        ({"shift": 2}, "`shift`: 2, but {run} was made with None"),
     ],
 )
 def test_claim_names_the_value_that_differs(tmp_path, other, message):
@@ -183,7 +183,7 @@ def test_claim_names_the_value_that_differs(tmp_path, other, message):
 def test_claim_names_a_value_that_is_asked_for_no_more(tmp_path):
     path = tmp_path / "config.json"
     claim(path, DECIDING)
-    with pytest.raises(UserError, match="--seed: None"):
+    with pytest.raises(UserError, match="`seed`: None"):
         claim(path, {name: value for name, value in DECIDING.items() if name != "seed"})
 
 

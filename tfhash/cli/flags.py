@@ -11,7 +11,7 @@ from absl import flags
 from tfhash import settings
 from tfhash.errors import UserError
 
-_DEFINE = {
+_DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_bool,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
@@ -34,7 +34,8 @@ def define(
             continue
         kind, _ = settings.kind_of(config_class, name)
         if kind is tuple:
-            default = [str(item) for item in field.default]
+            of_items: Any = field.default
+            default = [str(item) for item in of_items]
             flags.DEFINE_list(flag, default, explanation, flag_values=flag_values)
         else:
             _DEFINE[kind](flag, field.default, explanation, flag_values=flag_values)
@@ -44,7 +45,7 @@ def parsed(
     config_class: type, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS
 ) -> Any:
     """The dataclass as the parsed flags have it. UserError for a list with a wrong item."""
-    values = {}
+    values: dict[str, Any] = {}
     for name in settings.fields_of(config_class):
         flag = prefix + name
         values[name] = flag_values[flag].value
@@ -64,7 +65,7 @@ def items(name: str, parts: Sequence[str], item: type) -> tuple:
         ) from None
 
 
-def in_flags(message: str, names: Collection[str], method: str | None) -> str:
+def in_flags(message: str, names: Collection[str] | flags.FlagValues, method: str | None) -> str:
     """A message of the library, whose settings stand in backticks, in the names of flags.
 
     names: of all flags; method: that of --method, if there is one. `margin_sr` becomes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import app, flags
 
@@ -20,7 +20,7 @@ _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 def run(
     name: str,
     main: Callable[[list[str]], int | None],
-    help_page: Callable[[str], str] | None = None,
+    help_page: Callable[[str, str], str] | None = None,
     *,
     positional: bool = False,
 ) -> None:
@@ -28,8 +28,8 @@ def run(
 
     name: the command as the user types it, such as `tfhash.export`; opens the error line.
     main: takes argv without the flags; what it returns is the exit status (None is 0). help_page:
-    answers what --help prints, by default every flag of the command. positional: whether arguments
-    that are no flags are allowed.
+    answers what --help prints, from name and the docstring of main's module; by default these and
+    every flag of the command. positional: whether arguments that are no flags are allowed.
 
     A flag that cannot be parsed, an argument that is not allowed, and a UserError from main print
     `name: error: ...` on stderr and exit with status 2. Any other exception is a bug and keeps
@@ -45,7 +45,11 @@ def run(
                 _exit(name, error)
             flags.FLAGS.mark_as_parsed()  # without a flag that is required, help is of more use
         if wanted:
-            print((help_page or pages.of_command)(name))
+            words = sys.modules[main.__module__].__doc__ or ""
+            try:
+                print((help_page or pages.of_command)(name, words))
+            except UserError as error:
+                _exit(name, error)
             sys.exit(0)
         if rest[1:] and not positional:
             _exit(name, f"unexpected argument {rest[1]!r}; every option is a --flag")
@@ -99,6 +103,6 @@ def print_error(name: str, message: object) -> None:
     print(f"{name}: error: {one_line}", file=sys.stderr)
 
 
-def _exit(name: str, message: object) -> None:
+def _exit(name: str, message: object) -> NoReturn:
     print_error(name, message)
     sys.exit(_USER_ERROR_STATUS)

@@ -13,7 +13,7 @@ _WIDTH = 96
 _OURS = ("tfhash", "__main__")
 
 
-def of_command(name: str) -> str:
+def of_command(name: str, words: str) -> str:
     """The command's own words, and every flag that it defines."""
     by_module = flags.FLAGS.flags_by_module_dict()
     own = {
@@ -22,20 +22,20 @@ def of_command(name: str) -> str:
         for flag in of_module
         if module == sys.argv[0] or module.split(".")[0] in _OURS
     }
-    return "\n".join([*_opening(name), *_flags(sorted(own))])
+    return "\n".join([*_opening(name, words), *_flags(sorted(own))])
 
 
-def of_groups(name: str, groups: Mapping[str, Iterable[str]]) -> str:
+def of_groups(name: str, words: str, groups: Mapping[str, Iterable[str]]) -> str:
     """The command's own words, and its flags under headings."""
-    lines = _opening(name)
+    lines = _opening(name, words)
     for heading, names in groups.items():
         lines += [f"{heading.upper()}", *_flags(names), ""]
     lines += ["--flagfile=FILE takes flags from a file; --verbosity=1 shows TensorFlow's own logs."]
     return "\n".join(lines)
 
 
-def _opening(name: str) -> list[str]:
-    words = (sys.modules["__main__"].__doc__ or "").strip()
+def _opening(name: str, words: str) -> list[str]:
+    words = words.strip()
     return [f"python -m {name}", "", *([words, ""] if words else [])]
 
 

@@ -9,6 +9,7 @@ import tempfile
 
 # What C++ says before anyone asked: no CUDA here, oneDNN rounds, a pass of Grappler failed.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "NONE"}
+_VERBOSITY = re.compile(r"--?(verbosity|v)(=|$)")  # as absl knows it
 
 
 def start() -> None:
@@ -17,8 +18,7 @@ def start() -> None:
     Imports TensorFlow: what it says while it is imported heeds no setting, so stderr is put aside
     for that long. Warnings of Python stay: those are about what the user does.
     """
-    asked = re.compile(r"--?verbosity(=|$)|-v$")
-    if any(asked.match(argument) for argument in sys.argv[1:]):
+    if any(_VERBOSITY.match(argument) for argument in sys.argv[1:]):
         return
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         return

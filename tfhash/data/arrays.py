@@ -191,7 +191,7 @@ def _validation(validation: Any, size: int, classes: np.ndarray) -> tuple[np.nda
 
 
 def _fingerprint(images: np.ndarray, labels: np.ndarray, learned_from: int) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(images))
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(f"{images.shape} {labels.shape} {learned_from}".encode())
-    digest.update(np.ascontiguousarray(labels))
+    digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()[:16]

@@ -16,6 +16,7 @@ class Sampler(Protocol):
     learns from, such as "triplets", int32 [t, 3], or "pairs", int32 [p, 2], positions in the group.
     """
 
-    group_size: int
+    @property
+    def group_size(self) -> int: ...
 
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]: ...

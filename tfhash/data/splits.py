@@ -186,7 +186,7 @@ def _per_class(
     """
     if queries_per_class is None:
         raise UserError("`queries_per_class`: all; `protocol`=per_class needs a number from 1 on")
-    has_label = image_set.labels.any(axis=1)
+    has_label = np.asarray(image_set.labels.any(axis=1))
     classes = np.arange(len(image_set.class_names))
     needed = queries_per_class + labelled_per_class
     for class_, count in enumerate(image_set.labels.sum(axis=0, dtype=int)):

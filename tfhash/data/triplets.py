@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,7 @@ class InBatchTriplets:
     labels: np.ndarray
     group_size: int
     triplets_per_query: int = 8
+    _queries: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_group_size(self.group_size)
@@ -111,6 +112,7 @@ class ImpliedPositives:
     labels: np.ndarray
     group_size: int
     triplets_per_query: int = 1
+    _queries: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_group_size(self.group_size)
@@ -153,6 +155,8 @@ class SampledTriplets:
 
     labels: np.ndarray
     triplets: int
+    _queries: np.ndarray = field(init=False, repr=False, compare=False)
+    _related: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_queries", _usable_queries(self.labels))

@@ -28,26 +28,26 @@ def evaluate(
     shares a label. options: map_at, precision_at, radius, ties, convention, as
     `retrieval.evaluate` has them. Raises ValueError for anything else.
     """
-    query_labels, database_labels = np.asarray(query_labels), np.asarray(database_labels)
-    if query_labels.ndim != database_labels.ndim:
+    of_query, of_database = np.asarray(query_labels), np.asarray(database_labels)
+    if of_query.ndim != of_database.ndim:
         raise ValueError(
-            f"labels: {query_labels.ndim}-dimensional of queries and "
-            f"{database_labels.ndim}-dimensional of the database; expected the same kind"
+            f"labels: {of_query.ndim}-dimensional of queries and "
+            f"{of_database.ndim}-dimensional of the database; expected the same kind"
         )
-    if query_labels.ndim == 1:
-        for name, of in (("query_labels", query_labels), ("database_labels", database_labels)):
+    if of_query.ndim == 1:
+        for name, of in (("query_labels", of_query), ("database_labels", of_database)):
             if of.dtype.kind not in "iu":
                 raise ValueError(f"{name}: expected integers or multi-hot, received {of.dtype}")
-        classes = np.unique(np.concatenate([query_labels, database_labels]))
+        classes = np.unique(np.concatenate([of_query, of_database]))
         classes = classes[classes >= 0]
-        query_labels, database_labels = (
-            (of[:, None] == classes).astype(np.uint8) for of in (query_labels, database_labels)
+        of_query, of_database = (
+            (of[:, None] == classes).astype(np.uint8) for of in (of_query, of_database)
         )
     return retrieval.evaluate(
         query_codes,
         database_codes,
-        query_labels,
-        database_labels,
+        of_query,
+        of_database,
         code_length=code_length,
         **options,
     )

@@ -72,5 +72,6 @@ def mean_average_precision(
             found = hits.sum(axis=1)
             precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)
             sums[depth] += ((precisions * hits).sum(axis=1) / np.maximum(found, 1)).sum()
-            judged[depth] += np.count_nonzero(found) if convention.drops_queries else len(found)
+            counted = np.count_nonzero(found) if convention.drops_queries else len(found)
+            judged[depth] += int(counted)
     return {depth: sums[depth] / max(judged[depth], 1) for depth in sums}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -94,7 +94,7 @@ def against(
             axes.errorbar(
                 [x for x, _ in points],
                 [np.mean(repeats) for _, repeats in points],
-                yerr=[np.std(repeats, ddof=1) if len(repeats) > 1 else 0 for _, repeats in points],
+                yerr=[float(np.std(r, ddof=1)) if len(r) > 1 else 0.0 for _, r in points],
                 label=label,
                 elinewidth=0.8,
                 **look.options(),
@@ -142,9 +142,9 @@ def _draw(axes: Axes, lines: Mapping[str, _Line], looks: Looks | None, **options
         axes.plot(x, mean, label=label, **look.options(), **options)
         if len(y) > 1:
             deviation = y.std(axis=0, ddof=1)
-            band = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
+            band: dict[str, Any] = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
             axes.fill_between(x, mean - deviation, mean + deviation, **band)
-    legend_below(axes.figure, lines)
+    legend_below(axes.figure, lines)  # type: ignore[arg-type]  # of no subfigure
 
 
 def _looks(labels: Iterable[str], looks: Looks | None) -> Looks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,7 @@ from tfhash.figures.style import PAGE_WIDTH, STYLE, save
 HIT_COLOUR = "#009E73"
 MISS_COLOUR = "#D55E00"
 LARGEST_IMAGE_WIDTH = 0.65  # inches
-CENTRED = {"ha": "center", "va": "center_baseline"}
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center_baseline"}
 GRID_GAP = 2  # pixels
 ROW_GAP, BLOCK_GAP = 0.14, 0.5  # below a row, and before the next query; in widths of an image
 
@@ -155,7 +155,7 @@ def draw_image(axes: Axes, image: np.ndarray, left: float, top: float, width: fl
 
 def _frame(left: float, top: float, height: float, hit: bool) -> Rectangle:
     colour, line_style = (HIT_COLOUR, "solid") if hit else (MISS_COLOUR, (0, (2, 1)))
-    style = {"linewidth": 2, "edgecolor": colour, "linestyle": line_style}
+    style: dict[str, Any] = {"linewidth": 2, "edgecolor": colour, "linestyle": line_style}
     return Rectangle((left, top), 1, height, fill=False, **style)
 
 

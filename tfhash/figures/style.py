@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ MOST_LINES = 10  # of one figure; more cannot be told apart at its width
 COLUMN_WIDTH = 3.4  # inches; one column of a two-column paper
 PAGE_WIDTH = 7.0
 
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -57,7 +57,7 @@ class Look(NamedTuple):
             LINE_STYLES[dash % len(LINE_STYLES)],
         )
 
-    def options(self) -> dict[str, str]:
+    def options(self) -> dict[str, Any]:
         """For Axes.plot."""
         return {"color": self.colour, "marker": self.marker, "linestyle": self.line_style}
 

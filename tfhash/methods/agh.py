@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import scipy.linalg
 import scipy.sparse
@@ -35,7 +34,6 @@ class AGHConfig(Configuration):
     kmeans_iterations: int = setting(5, "iterations of k-means", least=1)
 
 
-@keras.saving.register_keras_serializable(package="tfhash")
 def anchor_scores(
     features: tf.Tensor,
     parameters: Mapping[str, tf.Tensor],
@@ -117,13 +115,14 @@ def anchor_graph(
     Z_ij ~ exp(-|x_i - a_j|^2 / t) over the s nearest anchors of x_i. As in the authors' code, t is
     the square of the mean distance to the last of these.
     """
-    indices, squared = [], []
+    parts: list[np.ndarray] = []
+    of_parts: list[np.ndarray] = []
     for start in range(0, len(features), _CHUNK):
         distances = euclidean_distances(features[start : start + _CHUNK], anchors, squared=True)
         order = np.argsort(distances, axis=1, kind="stable")[:, :nearest]
-        indices.append(order)
-        squared.append(np.take_along_axis(distances, order, axis=1))
-    indices, squared = np.concatenate(indices), np.concatenate(squared).astype(np.float64)
+        parts.append(order)
+        of_parts.append(np.take_along_axis(distances, order, axis=1))
+    indices, squared = np.concatenate(parts), np.concatenate(of_parts).astype(np.float64)
     width = np.sqrt(squared[:, -1]).mean() ** 2
     if width == 0:
         raise UserError(

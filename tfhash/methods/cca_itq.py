@@ -34,11 +34,14 @@ class CCAITQ(FeatureHasher):
     config: CCAITQConfig
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
-        features = data.labelled.astype(np.float64)
-        centre = features.mean(axis=0)
         labels = data.labels[:, data.labels.any(axis=0)].astype(np.float64)
         if labels.shape[1] < 2:
-            raise UserError("`method`=cca_itq: one class has labelled images; 2 are needed")
+            raise UserError(
+                f"`method`=cca_itq: {labels.shape[1]} classes have labelled images; at least 2 "
+                "are needed"
+            )
+        features = data.labelled.astype(np.float64)
+        centre = features.mean(axis=0)
         directions = canonical_directions(
             features - centre, labels - labels.mean(axis=0), self.config.regularisation
         )[:, : self.code_length]

@@ -54,7 +54,12 @@ class SDH(FeatureHasher):
         start = rng.choice([-1.0, 1.0], (len(kernel), self.code_length))
         _, projection = discrete_hashing(kernel, data.labels.astype(np.float64), start, self.config)
         offset = np.zeros(self.code_length)
-        return {"anchors": anchors, "width": width, "projection": projection, "offset": offset}
+        return {
+            "anchors": anchors,
+            "width": np.asarray(width),
+            "projection": projection,
+            "offset": offset,
+        }
 
     scores = staticmethod(kernels.kernel_scores)
 

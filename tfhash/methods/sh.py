@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 import tensorflow as tf
 from sklearn.decomposition import PCA
 
-from tfhash.hashers.shallow import FeatureData, FeatureHasher, linear_scores
+from tfhash.hashers.shallow import FeatureData, FeatureHasher
+from tfhash.networks.hash_functions import linear_scores
 from tfhash.settings import Configuration
 
 
-@keras.saving.register_keras_serializable(package="tfhash")
 def eigenfunctions(features: tf.Tensor, parameters: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """cos(features @ projection + offset): float32 [n, F] -> [n, k]."""
     return tf.cos(linear_scores(features, parameters))

@@ -6,6 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 from keras import layers
@@ -111,7 +112,7 @@ def _trunk(name: str, size: int | None, weights: str | Path | None) -> keras.Mod
         raise UserError(f"`backbone_size`: {size} pixels are too few for {name}") from error
 
 
-def _application(name: str, size: int, weights: str | None) -> keras.Model:
+def _application(name: str, size: int | None, weights: str | None) -> keras.Model:
     try:
         return _APPLICATIONS[name](
             include_top=False, pooling="avg", input_shape=(size, size, 3), weights=weights
@@ -244,7 +245,7 @@ def _small_cnn(size: int | None) -> keras.Model:
     return keras.Model(images, features, name="small_cnn")
 
 
-_OWN: dict[str, Callable[[int | None], keras.Model]] = {
+_OWN: dict[str, Callable[[Any], keras.Model]] = {  # of a size in px, or None
     "alexnet": _alexnet,
     "squeezenet": _squeezenet,
     "small_cnn": _small_cnn,

@@ -45,7 +45,8 @@ class JointDiscriminator(keras.Model):
 
     def call(self, x, training=False):
         """Three [t, ...] as one tuple -> logits float32 [t]."""
-        return self.compare(*(self.embed(item, training) for item in x), training=training)
+        query, positive, negative = (self.embed(item, training) for item in x)
+        return self.compare(query, positive, negative, training=training)
 
 
 class SiameseDiscriminator(JointDiscriminator):

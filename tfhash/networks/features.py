@@ -26,8 +26,8 @@ def fingerprint(network: keras.Model, images: np.ndarray) -> str:
     digest = hashlib.sha256(_structure(network).encode())
     digest.update(f"{images.shape} {images.dtype} {network.dtype_policy.name}".encode())
     for weight in network.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
-    digest.update(np.ascontiguousarray(images))
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
+    digest.update(np.ascontiguousarray(images).data)
     return digest.hexdigest()[:32]
 
 
@@ -35,7 +35,7 @@ def weights_digest(network: keras.Model) -> str:
     """16 hexadecimal digits of the network's weights."""
     digest = hashlib.sha256()
     for weight in network.weights:
-        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)))
+        digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
     return digest.hexdigest()[:16]
 
 
@@ -82,7 +82,7 @@ def cached_features(
     except OSError as error:
         raise UserError(f"`cache_dir`: cannot write to {cache_dir} ({error})") from None
     missing = [start for start in starts if not (directory / f"{start:09d}.npy").is_file()]
-    bar = keras.utils.Progbar(len(missing), unit_name="chunk") if missing else None
+    bar: Any = keras.utils.Progbar(len(missing), unit_name="chunk") if missing else None
     for start in missing:
         temporary = directory / f".{start:09d}.tmp-{os.getpid()}.npy"
         np.save(temporary, chunk_from(start))

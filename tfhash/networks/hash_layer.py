@@ -29,6 +29,7 @@ class HashNetwork(keras.Model):
             are features.
         hidden_units: the width of each hidden layer.
         dropout: the share, in [0, 1), of the hash layer's inputs that training drops.
+        hidden_dtype: the dtype policy of the hidden layers, by default the global one.
     """
 
     def __init__(
@@ -38,18 +39,19 @@ class HashNetwork(keras.Model):
         hidden_units: Sequence[int] = (),
         dropout: float = 0.0,
         name: str = "hash_network",
+        hidden_dtype: str | None = None,
     ):
         if code_length < 1:
             raise UserError(f"`code_length`: {code_length}; allowed: at least 1 bit")
         if not 0 <= dropout < 1:
             raise UserError(f"`dropout`: {dropout}; allowed: at least 0 and below 1")
-        # A float32 model hands images on as they are; the layers below follow the global policy.
+        # A float32 model hands images on as they are; the backbone has a policy of its own.
         super().__init__(name=name, dtype="float32")
         self.code_length = code_length
         self.backbone = backbone
         self.dropout = dropout
         self.hidden_layers = [
-            keras.layers.Dense(units, activation="relu", name=f"hidden{number}")
+            keras.layers.Dense(units, activation="relu", dtype=hidden_dtype, name=f"hidden{number}")
             for number, units in enumerate(hidden_units, start=1)
         ]
         self.hash_layer = keras.layers.Dense(
@@ -64,6 +66,7 @@ class HashNetwork(keras.Model):
             "hidden_units": [layer.units for layer in self.hidden_layers],
             "dropout": self.dropout,
             "name": self.name,
+            "hidden_dtype": self.hidden_layers[0].dtype_policy.name if self.hidden_layers else None,
         }
 
     @classmethod

@@ -64,9 +64,9 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray], *, source: str 
     for a wrong shape, both shapes.
     """
     by_layer = {}
-    for key, array in arrays.items():
+    for key, values in arrays.items():
         layer_name, _, variable_name = key.rpartition("/")
-        by_layer[layer_name.replace("/", "_"), variable_name] = array
+        by_layer[layer_name.replace("/", "_"), variable_name] = values
     assignments = []
     for layer in model.layers:
         for variable in layer.weights:

@@ -56,7 +56,8 @@ def draw(sections: Sequence[Section], directory: Path, bits: int | None = None) 
         raise UserError(
             f"`figure_bits`={bits}: no run has codes of this length; allowed: {allowed}"
         )
-    looks, paths = _Looks(), []
+    looks = _Looks()
+    paths: list[Path] = []
     for section in sections:
         folder = directory / _folder(section.dataset, section.protocol)
         paths += _draw_lengths(section, folder, looks)
@@ -186,7 +187,7 @@ def _unique(titles: Sequence[str], marks: Sequence[str]) -> list[str]:
     ]
 
 
-def _values(results: Mapping[float, Result], key: str) -> dict[float, list[float]]:
+def _values(results: Mapping[Any, Result], key: str) -> dict[float, list[float]]:
     return {x: result.values(key) for x, result in results.items() if _all_have(result, key)}
 
 

@@ -104,7 +104,7 @@ def _by_length(row: Row, cell: Callable[[Result], str]) -> str:
 
 def _splits(section: Section) -> str:
     """The fingerprint of each seed's split; with their rows where runs of one seed had several."""
-    rows_of = defaultdict(lambda: defaultdict(set))
+    rows_of: defaultdict = defaultdict(lambda: defaultdict(set))
     for row in section.rows:
         for result in row.results.values():
             for run in result.runs:

@@ -36,7 +36,7 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
         "n": len(result.runs),
         "paper": paper,
         "source": papers[0].source if papers else None,
-        "gap": None if None in (mean, paper) else mean - paper,
+        "gap": None if mean is None or paper is None else mean - paper,
         "other_papers": [{"map": other.map, "source": other.source} for other in papers[1:]],
         "seeds": result.values("seed"),
         "fingerprints": result.values("split_fingerprint"),

@@ -138,8 +138,8 @@ class Section:
         """What the papers report for a result of this section, the preferred number first."""
         if self.measure != published.measure(self.dataset, self.protocol):
             return []
-        setting = [result[key] for key in _SETTING]
-        return published.lookup(*setting, database_size=result["database_size"])
+        setting = {key: result[key] for key in (*_SETTING, "database_size")}
+        return published.lookup(**setting)
 
     def changes(self, row: Row) -> tuple[Row, dict[str, Any]]:
         """The first row of the same method and variant, and the flags that this one changes."""
@@ -188,7 +188,7 @@ def without_repeats(runs: Iterable[dict]) -> list[dict]:
 
     Such a run tells nothing new, and would make a deviation smaller than it is.
     """
-    first = {}
+    first: dict[str, dict] = {}
     for number, run in enumerate(runs):
         setting = [run.get(key) for key in (*_SETTING, "split_fingerprint")]
         seed = run.get("seed", f"run {number}")  # of runs without a seed, each is its own
@@ -202,14 +202,14 @@ def sections(runs: Iterable[dict]) -> list[Section]:
     for run in runs:
         setting = [run.get(key) for key in _SETTING]
         by_experiment[_key(setting, Result((run,)).flags)].append(run)
-    by_section = defaultdict(lambda: defaultdict(list))
+    by_section: defaultdict = defaultdict(lambda: defaultdict(list))
     for group in by_experiment.values():
         result = Result(tuple(sorted(group, key=lambda run: run.get("seed") or 0)))
         same = {flag: value for flag, value in result.flags.items() if flag != "code_length"}
         row = _key(result["method"], result["variant"], same)
         by_section[result["dataset"], result["protocol"]][row].append(result)
     ordered = sorted(by_section.items(), key=lambda item: _natural(*item[0]))
-    return [_section(*key, rows) for key, rows in ordered]
+    return [_section(dataset, protocol, rows) for (dataset, protocol), rows in ordered]
 
 
 def _section(dataset: str, protocol: str, by_row: Mapping[str, Sequence[Result]]) -> Section:

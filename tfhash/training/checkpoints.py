@@ -41,6 +41,7 @@ class Checkpoints:
         return sorted(int(match[1]) for match in matches if match)
 
     def path(self, step: int) -> Path:
+        assert self.directory is not None
         return self.directory / f"{self.stage}-{step:08d}.weights.h5"
 
     def save(self, model: keras.Model, step: int, seconds: float) -> None:
@@ -69,6 +70,7 @@ class Checkpoints:
 
     @property
     def _clock(self) -> Path:
+        assert self.directory is not None
         return self.directory / f"{self.stage}.json"
 
     def restore(self, model: keras.Model) -> tuple[int, float]:

@@ -17,7 +17,7 @@ def test_the_typical_distance_is_the_root_of_the_mean_square():
 
 
 def test_images_that_are_all_the_same_are_a_users_mistake():
-    with pytest.raises(UserError, match="--features: .* the same"):
+    with pytest.raises(UserError, match="`features`: .* the same"):
         kernels.typical_distance(POINTS[[0, 0]], POINTS[[0]])
 
 

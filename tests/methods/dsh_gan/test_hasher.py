@@ -22,8 +22,9 @@ from tfhash.data.learning import LearningData
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
-from tfhash.hashers.deep import DeepSettings
+from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.dsh_gan import DSHGAN, DSHGANConfig
+from tfhash.methods.dsh_gan.stage import ADVERSARY_TERMS, CLASS_TERMS, GAN_TERMS, HASH_TERMS
 from tfhash.networks import backbones
 from tfhash.training.run import Run
 
@@ -65,8 +66,8 @@ def several_labels():
     return image_set, split(image_set)
 
 
-def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0):
-    return DSHGAN(config, settings, code_length=bits, image_size=16, seed=seed)
+def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0, image_size=16):
+    return DSHGAN.of(config, settings, code_length=bits, image_size=image_size, seed=seed)
 
 
 def changed(**options):
@@ -124,7 +125,7 @@ def learn(hasher, image_set, parts, directory):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         facts = hasher.learn(image_set, parts, Run(directory))
-    keras.config.set_dtype_policy("float32")
+    assert keras.config.dtype_policy().name == "float32"  # also after mixed precision
     return Learned(hasher, image_set, parts, facts, printed.getvalue(), after_stage_1, directory)
 
 
@@ -158,12 +159,14 @@ def test_it_learns_encodes_saves_and_loads(name, tmp_path, request):
     assert facts["nearest_distance"] > 0 and facts["diversity"] > 0
     packed = learned.hasher.encode(images)
     assert packed.shape == (IMAGES, 2) and packed.dtype == np.uint8
-    learned.hasher.save(tmp_path)
+    learned.hasher.save_weights(tmp_path)
     other = make(settings=learned.hasher.settings, seed=9)
-    assert (other.encode(images) != packed).any()
-    other.load(tmp_path)
+    with pytest.raises(UserError, match="DSHGAN has not learned yet"):
+        other.encode(images)
+    assert np.abs(other._embed(images) - learned.hasher.embed(images)).max() > 1e-3
+    other.load_weights(tmp_path)
     np.testing.assert_array_equal(other.encode(images), packed)
-    keras.config.set_dtype_policy("float32")
+    assert keras.config.dtype_policy().name == "float32"
 
 
 @either
@@ -247,7 +250,7 @@ def test_stage_1_is_reused_over_bits_seeds_and_variants(one_label, tmp_path):
     for run in (first, second):
         assert same_weights(run.hasher.networks["generator"], first.after_stage_1["generator"])
     assert "class_accuracy" in first.facts and "class_accuracy" not in second.facts
-    with pytest.raises(UserError, match="weight_class: 2.0"):
+    with pytest.raises(UserError, match="`weight_class`: 2.0, but .* was made with 1.0;"):
         make(dataclasses.replace(config, weight_class=2.0)).learn(*one_label, Run(tmp_path / "c"))
 
 
@@ -274,7 +277,7 @@ def test_a_class_may_have_one_image(tmp_path):
     image_set = make_set(np.eye(CLASSES, dtype=np.uint8)[np.arange(IMAGES) % CLASSES])
     parts = split(image_set, labelled_per_class=1, validation_fraction=0.0)
     learn(make(), image_set, parts, tmp_path / "a")
-    with pytest.raises(UserError, match="--labelled_per_class: no triplet"):
+    with pytest.raises(UserError, match="`labelled_per_class`: no triplet"):
         make(changed(real_fraction=0.5)).learn(image_set, parts, Run(tmp_path / "b"))
 
 
@@ -298,20 +301,20 @@ def test_large_backbones_learn_down_to_their_first_layer(backbone, one_label, tm
 def test_images_without_labels_are_refused(one_label, tmp_path):
     image_set, parts = one_label
     nameless = dataclasses.replace(image_set, labels=np.zeros_like(image_set.labels))
-    with pytest.raises(UserError, match="--method=dsh_gan: needs labels"):
+    with pytest.raises(UserError, match="`method`=dsh_gan: needs labels"):
         make().learn(nameless, parts, Run(tmp_path))
 
 
 def test_a_users_own_triplets_are_refused(one_label, tmp_path):
     image_set, parts = one_label
     listed = dataclasses.replace(image_set, triplets=np.array([[0, 4, 1]]))
-    with pytest.raises(UserError, match="--triplets_csv: not with --method=dsh_gan"):
+    with pytest.raises(UserError, match="`triplets_csv`: not with `method`=dsh_gan"):
         make().learn(listed, parts, Run(tmp_path))
 
 
 def test_sampled_triplets_need_real_positives(one_label, tmp_path):
     sampled = dataclasses.replace(SETTINGS, triplets="sampled")
-    with pytest.raises(UserError, match="--triplets=sampled: .* --dsh_gan.real_fraction"):
+    with pytest.raises(UserError, match="`triplets`=sampled: .* `real_fraction`"):
         make(settings=sampled).learn(*one_label, Run(tmp_path / "a"))
     make(changed(real_fraction=0.5), sampled).learn(*one_label, Run(tmp_path / "b"))
 
@@ -422,14 +425,37 @@ def test_variants_have_names(options, variant):
         ("hash_schedule", "x"),
         ("space", "x"),
         ("dropout", 1.0),
+        ("gan_size", 20),
     ],
 )
-def test_a_wrong_value_names_the_flag(field, value):
-    with pytest.raises(UserError, match=f"--dsh_gan.{field}: {value!r}".replace("'", ".?")):
+def test_a_wrong_value_names_the_setting(field, value):
+    with pytest.raises(UserError, match=f"`{field}`: {value!r}".replace("'", ".?")):
         DSHGANConfig(**{field: value})
 
 
-def test_a_wrong_size_of_synthetic_images_names_the_flag_of_this_method(one_label, tmp_path):
-    with pytest.raises(UserError, match="gan_size: 20") as error:
-        make(changed(gan_size=20)).learn(*one_label, Run(tmp_path))
-    assert "ssgah" not in str(error.value)
+def test_a_wrong_size_of_synthetic_images_names_the_sizes_that_there_are():
+    with pytest.raises(UserError) as error:
+        changed(gan_size=20)
+    assert str(error.value) == "`gan_size`: 20; allowed: 16, 32, 64"
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_it_passes_batch_normalisation_and_dropout_on_to_d(batch_norm):
+    hasher = make(changed(discriminator_batch_norm=batch_norm, discriminator_dropout=0.3))
+    hasher._build(CLASSES)
+    discriminator = hasher.networks["discriminator"]
+    assert bool(discriminator.non_trainable_variables) == batch_norm
+    assert discriminator.dropout == 0.3
+
+
+@pytest.mark.parametrize("gan_size", [16, 32])
+def test_images_of_g_may_be_smaller_or_larger_than_those_of_h(gan_size, check_both_stages):
+    """Every term at once, with images of 24 px, and unlabelled ones among them."""
+    config = changed(
+        gan_size=gan_size, real_fraction=0.4, dropout=0.2, discriminator_dropout=0.2, minimax=True
+    )
+    settings = dataclasses.replace(SETTINGS, flip=True, groups=2)
+    of_hash = {*HASH_TERMS, *ADVERSARY_TERMS, *CLASS_TERMS, "validation_map"}
+    hasher = make(config, settings, image_size=24)
+    check_both_stages(hasher, {"gan": set(GAN_TERMS), "hash": of_hash})
+    assert hasher.synthesise(np.eye(3, dtype=np.uint8)).shape == (3, gan_size, gan_size, 3)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash.methods.dsh_gan import DSHGANConfig
-from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, choose, right
+from tfhash.hashers.gan_spaces import GANSpace
+from tfhash.methods.dsh_gan.config import DSHGANConfig
+from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, accuracy, choose
 from tfhash.networks.discriminators import SourceClassDiscriminator
 from tfhash.networks.hash_layer import HashNetwork
 from tfhash.networks.streams import Streams
 
-BITS, ITEM, CLASSES, NOISE = 4, 6, 3, 2
+BITS, ITEM, GAN_ITEM, CLASSES, NOISE = 4, 6, 5, 3, 2
 LABELLED, UNLABELLED, GROUPS = 5, 3, 2
 # q p n of each group: q and p share a label below, q and n none, in both kinds of labels.
 TRIPLETS = [[0, 1, 2], [1, 0, 3], [3, 4, 0]]
@@ -25,18 +26,40 @@ either_kind_of_labels = pytest.mark.parametrize("several", [False, True], ids=["
 either_form = pytest.mark.parametrize("minimax", [False, True], ids=["non_saturating", "minimax"])
 
 
-class TinySpace:
-    """Items are vectors; G and D see twice, and H one more than what the other one sees."""
+class TinySpace(GANSpace):
+    """Items are vectors; G and D see twice, and H one more than what the other one sees.
 
-    def to_gan(self, x):
-        assert x.shape.rank == 2, "a list of items, not groups"
-        return 2.0 * x
+    G and D do not see the last number, and H gets 1 for it.
+    """
 
-    def synthetic(self, decoded, x=None):
+    def __init__(self):
+        super().__init__(settings=None, image_size=1, seed=0)
+        self.item_shape, self.gan_shape = (ITEM,), (GAN_ITEM,)
+
+    def _to_gan(self, x):
+        return for_d(x)
+
+    def _synthetic(self, decoded, x):
         return tf.tanh(decoded)
 
-    def to_hash(self, synthetic):
-        return synthetic + 1.0
+    def _to_hash(self, synthetic):
+        return for_h(synthetic)
+
+    def _not_asked_for(self, *_):
+        raise NotImplementedError
+
+    inputs = hash_network = encoder = embed = _not_asked_for
+    describe = pictures = generator = condition = trunk = _not_asked_for
+
+
+def for_d(items):
+    """What D sees of items of H, [..., ITEM]."""
+    return 2.0 * items[..., :GAN_ITEM]
+
+
+def for_h(synthetic):
+    """What H sees of synthetic items, [..., GAN_ITEM]."""
+    return tf.concat([synthetic, tf.zeros_like(synthetic[..., :1])], -1) + 1.0
 
 
 def spread(network, seed):
@@ -48,7 +71,8 @@ def spread(network, seed):
 
 
 def make_generator(batch_norm=False):
-    layers = [keras.Input((CLASSES + NOISE,)), keras.layers.Dense(ITEM, use_bias=not batch_norm)]
+    layers = [keras.Input((CLASSES + NOISE,))]
+    layers += [keras.layers.Dense(GAN_ITEM, use_bias=not batch_norm)]
     layers += [keras.layers.BatchNormalization()] if batch_norm else []
     return spread(keras.Sequential(layers), 1)
 
@@ -56,11 +80,11 @@ def make_generator(batch_norm=False):
 def make_stage_1(several=False, **options):
     trunk = [keras.layers.Dense(5, "tanh")]
     discriminator = SourceClassDiscriminator(trunk, CLASSES, 0.0, 0)
-    discriminator(tf.zeros((1, ITEM)))
+    discriminator(tf.zeros((1, GAN_ITEM)))
     networks = {"generator": make_generator(), "discriminator": spread(discriminator, 2)}
     return compiled(
         SemiSupervisedGAN(
-            networks, TinySpace(), DSHGANConfig(**options), several=several, seed=0
+            networks, TinySpace(), DSHGANConfig(**options), multi_label=several, seed=0
         )
     )
 
@@ -73,7 +97,7 @@ def make_stage_2(several=False, generator=None, **options):
     config = DSHGANConfig(**options)
     if config.real_fraction < 1:
         networks["generator"] = generator or make_generator()
-    return compiled(HashStage(networks, TinySpace(), config, several=several, seed=0))
+    return compiled(HashStage(networks, TinySpace(), config, multi_label=several, seed=0))
 
 
 def compiled(stage):
@@ -143,7 +167,7 @@ def loop_over_stage_1(stage, batch, several, minimax, weight):
         nothing = [np.zeros(CLASSES, np.float32)] * batch["unlabelled"].shape[1]
         labels = [*batch["labels"][group].numpy(), *nothing]
         for x, C, z in zip(images, labels, batch["noise"][group].numpy(), strict=True):
-            items = {"real": 2 * x, "synthetic": synthesise(stage, C, z)}
+            items = {"real": for_d(x), "synthetic": synthesise(stage, C, z)}
             for name, item in items.items():
                 source, classes = (answer[0].numpy() for answer in stage.discriminator(item[None]))
                 of_source.append(loss_of_source(source, name == "real"))
@@ -181,9 +205,9 @@ def make_stage_1_as_trained(seed=0):
     """With batch normalisation in G and D, and with dropout in D."""
     trunk = [keras.layers.Dense(5), keras.layers.BatchNormalization(momentum=0.0)]
     discriminator = SourceClassDiscriminator(trunk, CLASSES, 0.5, 0)
-    discriminator(tf.zeros((1, ITEM)))
+    discriminator(tf.zeros((1, GAN_ITEM)))
     networks = {"generator": make_generator(True), "discriminator": spread(discriminator, 2)}
-    stage = SemiSupervisedGAN(networks, TinySpace(), DSHGANConfig(), several=False, seed=seed)
+    stage = SemiSupervisedGAN(networks, TinySpace(), DSHGANConfig(), multi_label=False, seed=seed)
     return compiled(stage)
 
 
@@ -209,7 +233,7 @@ def test_stage_1_normalises_real_and_synthetic_items_together():
     made_of = tf.reshape(tf.concat([labels, batch["noise"]], -1), (-1, CLASSES + NOISE))
     synthetic = tf.tanh(stage.generator(made_of, training=True))
     dense, normalisation = stage.discriminator.trunk.layers
-    hidden = dense(tf.concat([2 * real, synthetic], 0)).numpy()
+    hidden = dense(tf.concat([for_d(real), synthetic], 0)).numpy()
     np.testing.assert_allclose(normalisation.moving_mean, hidden.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(normalisation.moving_variance, hidden.var(axis=0), rtol=1e-4)
     after = stage.generator.non_trainable_variables
@@ -224,7 +248,7 @@ def loop_over_stage_2(stage, batch, several, minimax, margin):
         real = batch["images"][group].numpy()
         C = batch["labels"][group].numpy()
         noise = batch["noise"][group].numpy()
-        synthetic = [synthesise(stage, C[i], noise[i]) + 1 for i in range(LABELLED)]
+        synthetic = [for_h(synthesise(stage, C[i], noise[i])) for i in range(LABELLED)]
         triplets = batch["triplets"][group].numpy()
         for (q, p, n), (real_p, real_n) in zip(triplets, replaced[group], strict=True):
             positive = (real[p], C[p], True) if real_p else (synthetic[q], C[q], False)
@@ -287,9 +311,9 @@ def test_class_accuracy_and_bit_balance_are_of_the_real_images(several):
 def test_right_by_hand():
     """The largest of [1, 3, 2] is its second; of several labels, two of three signs agree."""
     logits = tf.constant([[1.0, 3.0, -2.0]])
-    assert right(logits, tf.constant([[0.0, 1.0, 0.0]]), False) == 1
-    assert right(logits, tf.constant([[1.0, 0.0, 0.0]]), False) == 0
-    np.testing.assert_allclose(right(logits, tf.constant([[0.0, 1.0, 0.0]]), True), 2 / 3)
+    assert accuracy(logits, tf.constant([[0.0, 1.0, 0.0]]), False) == 1
+    assert accuracy(logits, tf.constant([[1.0, 0.0, 0.0]]), False) == 0
+    np.testing.assert_allclose(accuracy(logits, tf.constant([[0.0, 1.0, 0.0]]), True), 2 / 3)
 
 
 def test_choose_by_hand():
@@ -333,9 +357,7 @@ def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
 def assert_descends(stage, batch, optimizer, objective):
     """Its gradient is that of the objective, in one entry of each of its variables."""
     gradients, _ = stage.gradients(batch)
-    of_optimizer = zip(
-        stage.variables_by_optimizer()[optimizer], gradients[optimizer], strict=True
-    )
+    of_optimizer = zip(stage.variables_by_optimizer()[optimizer], gradients[optimizer], strict=True)
     for variable, gradient in of_optimizer:
         entry = (1,) * len(variable.shape) if variable.shape[-1] > 1 else (0,) * len(variable.shape)
         expected = numeric_gradient(stage, batch, objective, variable, entry)
@@ -511,7 +533,7 @@ def test_in_stage_1_g_makes_d_take_its_images_for_real_and_d_does_not_let_it(min
 def mean_source_of_stage_2(stage, batch):
     noise = batch["noise"][:, :LABELLED]
     made_of = tf.reshape(tf.concat([batch["labels"], noise], -1), (-1, CLASSES + NOISE))
-    synthetic = tf.tanh(stage.generator(made_of)) + 1.0
+    synthetic = for_h(tf.tanh(stage.generator(made_of)))
     return float(tf.reduce_mean(stage.streams(synthetic)[1]))
 
 

@@ -1,5 +1,7 @@
 """SSGAH as a Hasher: its stages, what it keeps, and what it refuses."""
 
+from __future__ import annotations
+
 import dataclasses
 import json
 
@@ -10,8 +12,9 @@ import pytest
 from tfhash import methods
 from tfhash.data import sources, splits
 from tfhash.errors import UserError
-from tfhash.hashers.deep import DeepSettings
+from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAH, SSGAHConfig
+from tfhash.methods.ssgah.stage import GAN_TERMS, RANKING_TERMS
 from tfhash.networks import backbones
 from tfhash.training.run import Run
 
@@ -29,8 +32,8 @@ def digits():
     )
 
 
-def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0):
-    return SSGAH(config, settings, code_length=bits, image_size=16, seed=seed)
+def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0, image_size=16):
+    return SSGAH.of(config, settings, code_length=bits, image_size=image_size, seed=seed)
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +66,19 @@ def test_it_learns_encodes_saves_and_loads(digits, tmp_path):
     codes = hasher.encode(image_set.images[:50])
     assert codes.shape == (50, 2) and codes.dtype == np.uint8
     assert not (codes[:, 1] & 0b1111).any()  # 12 bits fill one byte and a half
-    hasher.save(tmp_path / "kept")
+    hasher.save_weights(tmp_path / "kept")
     other = make(seed=9)
-    assert (other.encode(image_set.images[:50]) != codes).any()
-    other.load(tmp_path / "kept")
+    with pytest.raises(UserError, match="SSGAH has not learned yet"):
+        other.encode(image_set.images[:50])
+    before = other._embed(image_set.images[:50])
+    assert np.abs(before - hasher.embed(image_set.images[:50])).max() > 1e-3
+    other.load_weights(tmp_path / "kept")
     np.testing.assert_array_equal(other.encode(image_set.images[:50]), codes)
 
 
 def test_loading_where_nothing_was_saved_is_a_users_mistake(tmp_path):
-    with pytest.raises(UserError, match="--model_dir"):
-        make().load(tmp_path)
+    with pytest.raises(UserError, match="`model_dir`"):
+        make().load_weights(tmp_path)
 
 
 def test_the_encoder_and_embed_agree_in_feature_space(digits, weights, tmp_path):
@@ -127,9 +133,9 @@ def test_stage_1_of_another_split_or_network_is_refused(digits, tmp_path):
     config = dataclasses.replace(CONFIG, stage1_dir=str(tmp_path))
     make(config).learn(image_set, parts, Run(tmp_path / "a"))
     other = splits.make(image_set, seed=1, queries_per_class=5, labelled_per_class=10)
-    with pytest.raises(UserError, match="split_fingerprint"):
+    with pytest.raises(UserError, match="`split_fingerprint`: "):
         make(config).learn(image_set, other, Run(tmp_path / "b"))
-    with pytest.raises(UserError, match="gan_width: 8"):
+    with pytest.raises(UserError, match="`gan_width`: 8, but .* was made with 4;"):
         make(dataclasses.replace(config, gan_width=8)).learn(image_set, parts, Run(tmp_path / "c"))
 
 
@@ -169,11 +175,37 @@ def test_metrics_facts_are_plain_json(digits, tmp_path):
     ("field", "value"),
     [("variant", "x"), ("space", "x"), ("discriminator", "x"), ("hash_optimizer", "x")],
 )
-def test_unknown_choices_name_the_flag(field, value):
-    with pytest.raises(UserError, match=f"--ssgah.{field}: 'x'; allowed: "):
+def test_unknown_choices_name_the_setting(field, value):
+    with pytest.raises(UserError, match=f"`{field}`: 'x'; allowed: "):
         SSGAHConfig(**{field: value})
 
 
 def test_code_length_0_is_refused():
-    with pytest.raises(UserError, match="--code_length: 0"):
+    with pytest.raises(UserError, match="`code_length`: 0"):
         make(bits=0)
+
+
+@pytest.mark.parametrize("gan_size", [16, 32])
+def test_images_of_g_may_be_smaller_or_larger_than_those_of_h(gan_size, check_both_stages):
+    """Every term and every switch at once, with images of 24 px and unlabelled ones among them."""
+    config = dataclasses.replace(
+        CONFIG,
+        gan_size=gan_size,
+        residual=True,
+        other_view=True,
+        discriminator="siamese",
+        unlabelled_negatives="exchanged",
+        exchanges=2,
+        ssr_confidence=-1e3,
+        ssr_updates_generator=True,
+        weight_ar_generator=0.5,
+        hidden_units=4,
+        dropout=0.2,
+        discriminator_dropout=0.2,
+    )
+    settings = dataclasses.replace(SETTINGS, flip=True, groups=2)
+    rankings = {term for terms in RANKING_TERMS.values() for term in terms}
+    terms = {"gan": set(GAN_TERMS), "hash": set(GAN_TERMS) | rankings | {"validation_map"}}
+    hasher = make(config, settings, image_size=24)
+    check_both_stages(hasher, terms)
+    assert hasher.history["hash"]["ssr_kept"] == [1.0]

@@ -6,24 +6,40 @@ import pytest
 import tensorflow as tf
 
 from tfhash import losses
-from tfhash.methods.ssgah import RANKINGS, SSGAHConfig
-from tfhash.methods.ssgah.stage import SSGAHStage
+from tfhash.errors import UserError
+from tfhash.hashers.gan_spaces import GANSpace
+from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
+from tfhash.methods.ssgah.stage import SSGAHStage, default_of
 
-BITS, ITEM, CONDITION, NOISE = 4, 6, 3, 2
+BITS, ITEM, GAN_ITEM, CONDITION, NOISE = 4, 6, 5, 3, 2
 
 
-class TinySpace:
-    """Items are vectors, and every network sees them as they are."""
+class TinySpace(GANSpace):
+    """Items are vectors: G and D see all but the last number, and H gets 0 for it."""
 
-    def to_gan(self, x):
-        assert x.shape.rank == 2, "a list of items, not groups"
-        return x
+    def __init__(self):
+        super().__init__(settings=None, image_size=1, seed=0)
+        self.item_shape, self.gan_shape = (ITEM,), (GAN_ITEM,)
 
-    def synthetic(self, decoded, x=None):
+    def _to_gan(self, x):
+        return x[..., :GAN_ITEM]
+
+    def _synthetic(self, decoded, x):
         return decoded if x is None else x + decoded
 
-    def to_hash(self, synthetic):
-        return synthetic
+    def _to_hash(self, synthetic):
+        return for_h(synthetic)
+
+    def _not_asked_for(self, *_):
+        raise NotImplementedError
+
+    inputs = hash_network = encoder = embed = _not_asked_for
+    describe = pictures = generator = condition = trunk = _not_asked_for
+
+
+def for_h(synthetic):
+    """What H sees of synthetic items [..., GAN_ITEM]."""
+    return tf.concat([synthetic, tf.zeros_like(synthetic[..., :1])], -1)
 
 
 class Dense(keras.layers.Dense):
@@ -62,15 +78,15 @@ def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0
     networks = {
         "hash_network": Dense(BITS, "sigmoid"),
         "condition": Condition(),
-        "generator_p": Dense(ITEM),
-        "generator_n": Dense(ITEM),
+        "generator_p": Dense(GAN_ITEM),
+        "generator_n": Dense(GAN_ITEM),
         "discriminator": Discriminator(),
     }
     networks["hash_network"].build((None, ITEM))
     for generator in ("generator_p", "generator_n"):
         networks[generator].build((None, CONDITION + NOISE))
-    networks["condition"](tf.zeros((1, ITEM)))
-    networks["discriminator"]((tf.zeros((1, ITEM)),) * 3)
+    networks["condition"](tf.zeros((1, GAN_ITEM)))
+    networks["discriminator"]((tf.zeros((1, GAN_ITEM)),) * 3)
     config = SSGAHConfig(**options)
     stage = SSGAHStage(
         networks,
@@ -112,9 +128,7 @@ def as_vectors(gradients):
 
 def test_each_variant_trains_the_networks_that_the_paper_names():
     """Section 4.6: the baseline trains H; w/ssr trains H with G and D fixed; the others all."""
-    trained = {
-        variant: set(make_stage(variant).gradients(make_batch())[0]) for variant in RANKINGS
-    }
+    trained = {variant: set(make_stage(variant).gradients(make_batch())[0]) for variant in RANKINGS}
     everything = {"hash", "generator", "discriminator"}
     assert trained == {
         "baseline": {"hash"}, "w_ssr": {"hash"}, "w_ar": everything, "ssgah": everything
@@ -135,11 +149,11 @@ def test_terms_are_the_means_of_the_pure_functions():
     stage, batch = make_stage(weight_ssr=0.5), make_batch()
     terms = stage.gradients(batch)[1]
     x = tf.concat([batch["images"], batch["unlabelled"]], 1)
-    mean, log_variance = stage.condition(x)
+    mean, log_variance = stage.condition(x[..., :GAN_ITEM])
     c = mean + tf.exp(log_variance / 2) * batch["noise"][..., :CONDITION]
     c_and_z = tf.concat([c, batch["noise"][..., CONDITION:]], -1)
     positive, negative = stage.generator_p(c_and_z), stage.generator_n(c_and_z)
-    h, h_p, h_n = (stage.hash_network(items) for items in (x, positive, negative))
+    h, h_p, h_n = map(stage.hash_network, (x, for_h(positive), for_h(negative)))
     sums = {"sr": 0.0, "with_p": 0.0, "with_n": 0.0, "ar": 0.0}
     for group in range(2):
         for q, p, n in batch["triplets"][group].numpy():
@@ -162,14 +176,16 @@ def test_discriminator_terms_take_the_triplets_in_both_orders():
     """D of (q, p, n) is 1, of (q, n, p) and of (x, G_p(x), G_n(x)) is 0 (Eq. 1)."""
     stage, batch = make_stage(label_smoothing=0.1), make_batch()
     terms = stage.gradients(batch)[1]
+    images = batch["images"][..., :GAN_ITEM]
     q, p, n = (
-        tf.reshape(losses.gather_triplets(batch["images"], batch["triplets"], role), (-1, ITEM))
+        tf.reshape(losses.gather_triplets(images, batch["triplets"], role), (-1, GAN_ITEM))
         for role in range(3)
     )
     ordered, swapped = stage.discriminator.compare(q, p, n), stage.discriminator.compare(q, n, p)
     x = tf.concat([batch["images"], batch["unlabelled"]], 1)
     *synthetic, _ = stage._synthesise(x, batch["noise"])
-    fake = stage.discriminator.compare(*(tf.reshape(s, (-1, ITEM)) for s in (x, *synthetic)))
+    seen = (x[..., :GAN_ITEM], *synthetic)
+    fake = stage.discriminator.compare(*(tf.reshape(s, (-1, GAN_ITEM)) for s in seen))
     expected = losses.discriminator_loss(ordered, swapped, fake, 0.1)
     np.testing.assert_allclose(terms["discriminator"], expected, rtol=1e-5)
     np.testing.assert_allclose(terms["generator"], losses.generator_loss(fake), rtol=1e-5)
@@ -279,8 +295,9 @@ def loop_over_l_ssr(stage, batch, exchanges, confidence):
     x = tf.concat([batch["images"], batch["unlabelled"]], 1)
     labelled, total = batch["images"].shape[1], x.shape[1]
     positive, negative, _ = stage._synthesise(x, batch["noise"])
-    item = {"x": x, "p": positive, "n": negative}
-    code = {name: stage.hash_network(items) for name, items in item.items()}
+    item = {"x": x[..., :GAN_ITEM], "p": positive, "n": negative}
+    of_h = {"x": x, "p": for_h(positive), "n": for_h(negative)}
+    code = {name: stage.hash_network(items) for name, items in of_h.items()}
 
     def d(*triplet):
         return float(stage.discriminator.compare(*(i[None] for i in triplet))[0])
@@ -339,3 +356,34 @@ def test_g_and_d_see_the_other_view_and_h_the_first():
     np.testing.assert_allclose(moved["sr"], plain["sr"], rtol=1e-6)
     for term in ("discriminator", "generator", "kl", "ssr", "ar"):
         assert abs(float(moved[term]) - float(plain[term])) > 1e-6, term
+
+
+def test_margins_are_parts_of_the_code_length_where_none_is_given():
+    """code_length / 4 and code_length / 8 for 4 bits."""
+    stage = make_stage()
+    assert (stage.margin_sr, stage.margin_ssr) == (1.0, 0.5)
+
+
+def test_a_margin_of_0_is_a_margin():
+    """Not the default: each hinge is then max(0, d(q, p) - d(q, n)), which many triplets meet."""
+    assert [default_of(margin, 3.0) for margin in (None, 0.0, 0.5)] == [3.0, 0.0, 0.5]
+    stage, batch = make_stage(margin_sr=0.0, margin_ssr=0.0, margin_ar=0.0), make_batch()
+    assert (stage.margin_sr, stage.margin_ssr) == (0.0, 0.0)
+    codes = stage.hash_network(batch["images"]).numpy()
+    hinges = []
+    for group in range(2):
+        for q, p, n in batch["triplets"][group].numpy():
+            query, positive, negative = codes[group][[q, p, n]]
+            gap = ((query - negative) ** 2).sum() - ((query - positive) ** 2).sum()
+            hinges.append(max(0.0, -gap))
+    terms = stage.gradients(batch)[1]
+    np.testing.assert_allclose(terms["sr"], np.mean(hinges), rtol=1e-5)
+    assert 0 < np.mean(np.array(hinges) > 0) < 1
+    np.testing.assert_allclose(terms["sr_active"], np.mean(np.array(hinges) > 0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("field", ["margin_sr", "margin_ssr", "margin_ar"])
+def test_a_negative_margin_is_refused(field):
+    with pytest.raises(UserError, match=f"`{field}`: -0.5; allowed: at least 0$"):
+        SSGAHConfig(**{field: -0.5})
+    SSGAHConfig(**{field: 0.0})

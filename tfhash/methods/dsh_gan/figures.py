@@ -38,8 +38,10 @@ def draw_by_class(
     shown = min(COLUMNS, *map(len, members))
     chosen = np.concatenate([rng.choice(of_class, shown, replace=False) for of_class in members])
     halves = space.pictures(real.inputs[chosen, 0], synthesise(of_synthetic))
+    of_real, synthetic = (half.reshape(len(classes), -1, *half.shape[1:]) for half in halves)
     figures.synthetic_by_class(
-        *(half.reshape(len(classes), -1, *half.shape[1:]) for half in halves),
+        of_real,
+        synthetic,
         path,
         class_names=[class_names[class_] for class_ in classes],
         titles=("real images", _title(space)),
@@ -83,7 +85,10 @@ def draw_label_sets(
         [" + ".join(np.array(class_names)[labels == 1]) for labels in label_sets]
         for label_sets in pairs.swapaxes(0, 1)
     ]
-    figures.synthetic_label_sets(*halves, path, set_names=names[0], superset_names=names[1])
+    of_sets, of_supersets = halves
+    figures.synthetic_label_sets(
+        of_sets, of_supersets, path, set_names=names[0], superset_names=names[1]
+    )
     return True
 
 

@@ -28,7 +28,7 @@ from tfhash.methods.dsh_gan.figures import (
     labels_by_class,
 )
 from tfhash.methods.dsh_gan.quality import ClassJudge, RealImages, diversity, nearest_real
-from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, right, synthesise
+from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, accuracy, synthesise
 from tfhash.networks.discriminators import SourceClassDiscriminator
 from tfhash.networks.streams import Streams
 from tfhash.training.run import Run
@@ -72,7 +72,7 @@ class DSHGAN(GANHasher):
         self._check(image_set, splits)
         inputs = self.space.inputs(image_set.images, learnable(splits))
         data = LearningData(inputs, image_set.labels, splits)
-        several = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
+        multi_label = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
         self._build(image_set.labels.shape[1])
         facts: dict[str, Any] = {}
         gauges: Gauge = dict
@@ -82,10 +82,10 @@ class DSHGAN(GANHasher):
             judge = ClassJudge(real)
             gauges, pictures = self._gauges(judge), self._pictures(data)
             gan = {name: self.networks[name] for name in GAN_NETWORKS}
-            stage = self._stage(SemiSupervisedGAN, gan, several)
+            stage = self._stage(SemiSupervisedGAN, gan, multi_label)
             facts["stage1_seconds"] = self.train_gan(stage, data, run, gauges, pictures)
             facts["stage1_gauges"] = gauges() | judge.on_real()
-        stage = self._stage(HashStage, self._of_stage_2(), several)
+        stage = self._stage(HashStage, self._of_stage_2(), multi_label)
         stages = "stage 2 of 2" if self.config.synthesises else "stage 1 of 1"
         facts["stage2_seconds"] = self.train_hash(
             stage, data, run, gauges, pictures, f"{stages} (hash network)"
@@ -94,7 +94,7 @@ class DSHGAN(GANHasher):
             facts["stage2_gauges"] = gauges()
             facts |= self._quality(real)
         if self.config.classification:
-            facts |= self._class_accuracy(inputs, image_set.labels, splits, several)
+            facts |= self._class_accuracy(inputs, image_set.labels, splits, multi_label)
         return facts
 
     def _check(self, image_set: ImageSet, splits: RetrievalSplits) -> None:
@@ -135,9 +135,9 @@ class DSHGAN(GANHasher):
         names = ("streams", "generator") if self.config.synthesises else ("streams",)
         return {name: self.networks[name] for name in names}
 
-    def _stage(self, kind: type, networks: dict[str, keras.Model], several: bool):
+    def _stage(self, kind: type, networks: dict[str, keras.Model], multi_label: bool):
         with self.strategy.scope():
-            stage = kind(networks, self.space, self.config, several=several, seed=self.seed)
+            stage = kind(networks, self.space, self.config, multi_label=multi_label, seed=self.seed)
         return self.compile(stage)
 
     def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
@@ -179,14 +179,16 @@ class DSHGAN(GANHasher):
         return tf.concat([streams(tf.cast(part, tf.float32))[2] for part in parts], 0)
 
     def _class_accuracy(
-        self, inputs: np.ndarray, labels: np.ndarray, splits: RetrievalSplits, several: bool
+        self, inputs: np.ndarray, labels: np.ndarray, splits: RetrievalSplits, multi_label: bool
     ) -> dict[str, float]:
         """That of the classification stream on queries with a class that it learned; {} if none."""
         learned = labels[splits.labelled].any(axis=0)
         query = splits.query[labels[splits.query][:, learned].any(axis=1)]
         if not len(query):
             return {}
-        hits = right(self._classify(inputs[query, 0]), tf.cast(labels[query], tf.float32), several)
+        hits = accuracy(
+            self._classify(inputs[query, 0]), tf.cast(labels[query], tf.float32), multi_label
+        )
         return {"class_accuracy": float(tf.reduce_mean(hits))}
 
     def _gauges(self, judge: ClassJudge) -> Callable[[], dict[str, float]]:

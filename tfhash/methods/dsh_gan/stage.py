@@ -23,7 +23,7 @@ CLASS_TERMS = ("class", "class_accuracy")
 
 
 class _Stage(Stage):
-    """What both stages know. several: whether an image may have several labels."""
+    """What both stages know. multi_label: whether an image may have several labels."""
 
     def __init__(
         self,
@@ -31,13 +31,13 @@ class _Stage(Stage):
         space: GANSpace,
         config: DSHGANConfig,
         *,
-        several: bool,
+        multi_label: bool,
         seed: int,
     ):
         super().__init__(networks, self.terms_of(config), seed)
         self.space = space
         self.config = config
-        self.several = several
+        self.multi_label = multi_label
 
     @staticmethod
     @abc.abstractmethod
@@ -72,7 +72,7 @@ class SemiSupervisedGAN(_Stage):
         both = tf.concat([self.space.to_gan(ungrouped(x)), synthetic], 0)
         source, classes = self.discriminator(both, training=True, dropout_seed=self.step_seed(0))
         real = tf.repeat([1.0, 0.0], tf.shape(labels)[0])
-        of_class = losses.class_loss(classes, tf.concat([labels, labels], 0), self.several)
+        of_class = losses.class_loss(classes, tf.concat([labels, labels], 0), self.multi_label)
         known = losses.has_label(labels)
         classes_of_real, classes_of_synthetic = tf.split(classes, 2)
         _, source_of_synthetic = tf.split(source, 2)
@@ -84,8 +84,10 @@ class SemiSupervisedGAN(_Stage):
             + weight * (class_of_real + class_of_synthetic) / 2,
             "generator": tf.reduce_mean(fooling) + weight * class_of_synthetic,
             "source_accuracy": share((source > 0) == (real > 0.5)),
-            "class_accuracy": mean(right(classes_of_real, labels, self.several), known),
-            "class_accuracy_syn": mean(right(classes_of_synthetic, labels, self.several), known),
+            "class_accuracy": mean(accuracy(classes_of_real, labels, self.multi_label), known),
+            "class_accuracy_syn": mean(
+                accuracy(classes_of_synthetic, labels, self.multi_label), known
+            ),
         }
 
     def objectives(self, terms):
@@ -101,7 +103,7 @@ class HashStage(_Stage):
 
     @staticmethod
     def terms_of(config):
-        terms = HASH_TERMS
+        terms: tuple[str, ...] = HASH_TERMS
         terms += ADVERSARY_TERMS if config.synthesises else ()
         return terms + (CLASS_TERMS if config.classification else ())
 
@@ -192,11 +194,11 @@ class HashStage(_Stage):
         if self.config.classification:
             of_roles = roles(labels, labels)
             losses_of_roles = [
-                losses.class_loss(logits, of_role, self.several)
+                losses.class_loss(logits, of_role, self.multi_label)
                 for logits, of_role in zip(classes, of_roles, strict=True)
             ]
             terms["class"] = tf.reduce_mean(tf.stack(losses_of_roles))
-            terms["class_accuracy"] = tf.reduce_mean(right(of_real[2], labels, self.several))
+            terms["class_accuracy"] = tf.reduce_mean(accuracy(of_real[2], labels, self.multi_label))
         return terms
 
 
@@ -223,9 +225,9 @@ def mean(values: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(values * counted), tf.reduce_sum(counted))
 
 
-def right(logits: tf.Tensor, labels: tf.Tensor, several: bool) -> tf.Tensor:
+def accuracy(logits: tf.Tensor, labels: tf.Tensor, multi_label: bool) -> tf.Tensor:
     """Whether the class is the right one; of several, the share that is: [..., C] -> [...]."""
-    if several:
+    if multi_label:
         return tf.reduce_mean(tf.cast((logits > 0) == (labels > 0.5), tf.float32), axis=-1)
     return tf.cast(tf.argmax(logits, -1) == tf.argmax(labels, -1), tf.float32)
 

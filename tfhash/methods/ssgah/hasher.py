@@ -16,6 +16,7 @@ from tfhash.data.pipeline import TrainingBatches
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
+from tfhash.hashers.deep import Gauge
 from tfhash.hashers.gan import GANHasher, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
@@ -47,7 +48,7 @@ class SSGAH(GANHasher):
             raise UserError("`gate`: needs unlabelled images, and there are none")
         data = self.learning_data(image_set, splits)
         facts: dict[str, Any] = {}
-        gauges = dict
+        gauges: Gauge = dict
         if self.config.variant != "baseline":
             self._build_gan()
             gauges = Gauges(
@@ -181,5 +182,6 @@ class SSGAH(GANHasher):
         inputs = self.space.inputs(image_set.images, learnable(splits))
         x = inputs[samples(splits, 12), 0]
         path = directory / "synthetic_triplets.png"
-        figures.synthetic_triplets(*self.space.pictures(x, *self.synthesise(x)), path)
+        of_x, positive, negative = self.space.pictures(x, *self.synthesise(x))
+        figures.synthetic_triplets(of_x, positive, negative, path)
         return [path]

@@ -73,11 +73,12 @@ class SSGAHStage(Stage):
             seen = items_of(batch, "other_images", "other_unlabelled")
         triplets = batch["triplets"]
         terms: dict[str, tf.Tensor] = {}
-        synthetic = None
+        synthetic: list[tf.Tensor] = []
         if self.synthesises:
             *synthetic, terms["kl"] = self._synthesise(seen, batch["noise"])
         if self.train_gan:
-            terms |= self._play(seen, *synthetic, triplets)
+            positive, negative = synthetic
+            terms |= self._play(seen, positive, negative, triplets)
         if self.rankings:
             terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
         return terms
