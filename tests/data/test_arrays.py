@@ -207,9 +207,10 @@ def test_other_labels_are_refused(labels, message):
 def test_known_classes_bound_further_labels():
     classes = np.array([2, 5])
     assert as_labels([5, -1], 2, "more", classes)[0].tolist() == [[0, 1], [0, 0]]
-    assert as_labels([[1, 1], [0, 1]], 2, "more", classes)[0].tolist() == [[1, 1], [0, 1]]
+    multi_hot = [[1, 1], [0, 1]]
+    assert as_labels(multi_hot, 2, "more", np.arange(2))[0].tolist() == multi_hot
     refused("more: class 3; allowed: those of", as_labels, [5, 3], 2, "more", classes)
-    refused("more: 3 classes; allowed: 2", as_labels, [[0, 1, 0]], 1, "more", classes)
+    refused("more: 3 classes; allowed: 2", as_labels, [[0, 1, 0]], 1, "more", np.arange(2))
 
 
 # The set.
@@ -343,3 +344,15 @@ def test_a_fingerprint_tells_watched_images_from_those_learned_from():
     together = learn_from(images, labels)[1]
     apart = learn_from(images[:2], labels[:2], validation=(images[2:], labels[2:]))[1]
     assert together.fingerprint != apart.fingerprint
+
+
+def test_a_column_of_classes_is_not_taken_for_multi_hot():
+    """Keras' CIFAR-10 has labels [n, 1]; with classes 0 and 1 they would pass as one class."""
+    column = np.array([[0], [1], [1], [0]])
+    refused("labels: [4, 1]; allowed: integers [n], as by labels", as_labels, column, 4, "labels")
+
+
+def test_multi_hot_validation_needs_classes_without_gaps():
+    """Which column would be class 3, and which 7?"""
+    gaps = np.array([3, 7])
+    refused("more: multi-hot, beside", as_labels, np.eye(2, dtype=int), 2, "more", gaps)

@@ -108,6 +108,15 @@ def as_labels(
     if len(labels) != count:
         raise UserError(f"{what}: {len(labels)} of them for {count} images; allowed: one an image")
     if labels.ndim == 2:
+        if labels.shape[1] == 1:  # a column of classes, as some data sets have it, or one class?
+            raise UserError(
+                f"{what}: [{count}, 1]; allowed: integers [n], as by labels[:, 0], or multi-hot "
+                "[n, C] of two classes and more"
+            )
+        if classes is not None and not np.array_equal(classes, np.arange(len(classes))):
+            raise UserError(
+                f"{what}: multi-hot, beside labels that are integers with gaps; allowed: integers"
+            )
         if not np.isin(labels, (0, 1)).all():
             raise UserError(f"{what}: multi-hot [n, C] with other values; allowed: 0 and 1")
         found = np.arange(labels.shape[1])
@@ -138,8 +147,7 @@ def learning_set(
 ) -> tuple[ImageSet, RetrievalSplits]:
     """What a method learns from, of plain arrays: see `Hasher.fit`.
 
-    All images of one set, those without a label first to last in the unlabelled part; there are
-    neither queries nor a database. The fingerprint follows from every pixel, label and part.
+    Images without a label are the unlabelled part; there are neither queries nor a database. The fingerprint follows from every pixel, label and part.
     """
     parts = [as_images(images, "images", image_size)]
     size, count = parts[0].shape[1], len(parts[0])

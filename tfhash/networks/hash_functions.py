@@ -9,6 +9,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+_OURS = "tfhash."
+
 Scores = Callable[..., tf.Tensor]  # features, parameters by name, options -> scores [n, k]
 
 
@@ -47,6 +49,8 @@ class HashFunctions(keras.layers.Layer):
         return tf.sigmoid(self.scores(features, self.parameters, **self.options))
 
     def get_config(self) -> dict[str, Any]:
+        if not self.scores.__module__.startswith(_OURS):
+            raise ValueError(f"scores: {self.scores}; allowed in a file: functions of tfhash")
         return {
             "scores": f"{self.scores.__module__}:{self.scores.__name__}",
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
@@ -57,6 +61,6 @@ class HashFunctions(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> HashFunctions:
         module, _, name = config["scores"].partition(":")
-        if not module.startswith("tfhash."):  # nothing else is imported because a file says so
+        if not module.startswith(_OURS):  # nothing else is imported because a file says so
             raise ValueError(f"scores: {config['scores']!r}; allowed: functions of tfhash")
         return cls(**{**config, "scores": getattr(importlib.import_module(module), name)})
