@@ -147,7 +147,8 @@ def learning_set(
 ) -> tuple[ImageSet, RetrievalSplits]:
     """What a method learns from, of plain arrays: see `Hasher.fit`.
 
-    Images without a label are the unlabelled part; there are neither queries nor a database. The fingerprint follows from every pixel, label and part.
+    Images without a label are the unlabelled part; there are neither queries nor a database. The
+    fingerprint follows from every pixel, label and part.
     """
     parts = [as_images(images, "images", image_size)]
     size, count = parts[0].shape[1], len(parts[0])
