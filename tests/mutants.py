@@ -46,9 +46,25 @@ KINDS = {
     "ReplaceComparisonOperator_Is_IsNot", "ReplaceComparisonOperator_IsNot_Is",
 }  # fmt: skip
 COPIED = ("tfhash", "tests", "configs", "examples")  # of the tree, for a fault to stand in
-# The tests of the rest of the house, for what the module's own do not notice.
-FAR = ("tests/hashers", "tests/training", "tests/methods", "tests/integration/test_python_face.py")
-FAR += ("tests/integration/test_resume.py", "tests/integration/test_strategies.py")
+# Beyond the tests of a module and of its folder: what else uses a room, by the start of a path.
+FAR = {
+    "tfhash/hashers": (
+        "tests/methods/test_conformance.py",
+        "tests/methods/ssgah",
+        "tests/methods/test_itq.py",
+        "tests/methods/test_ksh.py",
+    ),
+    "tfhash/methods": (
+        "tests/methods/test_defaults.py",
+        "tests/methods/test_first_weights.py",
+        "tests/methods/test_conformance.py",
+    ),
+    "tfhash/training": (
+        "tests/hashers/test_gan.py",
+        "tests/methods/ssgah",
+        "tests/integration/test_resume.py",
+    ),
+}
 PYTEST = (sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--no-header")
 
 
@@ -89,13 +105,20 @@ def places(only: str | None) -> dict[tuple, list[Mutant]]:
 
 
 def near(path: str) -> list[str]:
-    """The tests of a module: those of its name, then those of its folder."""
+    """The tests of a module: those of its name, then those of its folder; of a method, its own."""
     mirrored = Path("tests", *Path(path).parts[1:])
     own = mirrored.with_name(f"test_{mirrored.name}")
     if path.startswith("tfhash/hashers/base"):
         return ["tests/methods/test_conformance.py"]
     chosen = [own] if (REPOSITORY / own).is_file() else []
-    return [str(p) for p in (*chosen, mirrored.parent) if (REPOSITORY / p).exists()]
+    if mirrored.parent != Path("tests", "methods"):
+        chosen.append(mirrored.parent)
+    return [str(path) for path in chosen if (REPOSITORY / path).exists()]
+
+
+def far(path: str) -> tuple[str, ...]:
+    """The tests of what uses a module."""
+    return next((tests for start, tests in FAR.items() if path.startswith(start)), ())
 
 
 def ran(tests: Sequence[str], tree: Path) -> int:
@@ -117,7 +140,7 @@ def noticed(mutant: Mutant, tree: Path) -> bool:
     try:
         return any(
             ran(tests, tree) not in (0, 5)  # 5: no test was found
-            for tests in (own[:1], own[1:], FAR)
+            for tests in (own[:1], own[1:], far(mutant.path))
             if tests
         )
     finally:
@@ -148,7 +171,8 @@ def main() -> None:
             shutil.copy(REPOSITORY / "setup.cfg", tree)
             trees.put(tree)
 
-        failing = ran(sorted({test for m in tested for test in near(m.path)} | {*FAR}), tree)
+        used = {test for m in tested for test in (*near(m.path), *far(m.path))}
+        failing = ran(["-n", str(options.workers), "--dist=loadfile", *sorted(used)], tree)
         if failing not in (0, 5):
             sys.exit("mutants: the tests fail as it is, so they would notice everything")
 

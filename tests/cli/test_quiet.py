@@ -70,6 +70,7 @@ def test_tensorflow_speaks_where_verbosity_asks_for_it(run):
         (["-v=1"], {}, False),
         (["-v", "1"], {}, False),
         ([], {"TF_CPP_MIN_LOG_LEVEL": "1"}, False),
+        ([], {"TF_CPP_MIN_LOG_LEVEL": "3"}, True),
     ],
 )
 def test_who_asks_for_its_words_gets_them(monkeypatch, arguments, environment, silent):

@@ -148,9 +148,7 @@ def run_line(command, parse_only, tmp_path_factory):
             first.setdefault(of_cell[0], of_cell)
         for argument, of_cell in first.items():
             if argument in done:
-                cell_folder = Path(of_cell[-1].removeprefix("--model_dir="))
-                cell_folder.parent.mkdir(parents=True)
-                cell_folder.symlink_to(done[argument])
+                shutil.copytree(done[argument], of_cell[-1].removeprefix("--model_dir="))
             else:
                 run(Line(train.NAME, of_cell))
         return ended.output

@@ -20,7 +20,8 @@ def start() -> None:
     """
     if any(_VERBOSITY.match(argument) for argument in sys.argv[1:]):
         return
-    if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
+    level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", _QUIET["TF_CPP_MIN_LOG_LEVEL"])
+    if level != _QUIET["TF_CPP_MIN_LOG_LEVEL"] or "tensorflow" in sys.modules:
         return
     os.environ.update(_QUIET)
     with tempfile.TemporaryFile() as aside:
