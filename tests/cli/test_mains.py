@@ -85,3 +85,14 @@ def test_each_figure_of_a_table_stands_apart_from_its_name(capsys):
     _, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 6
     assert all(re.fullmatch(r"  \S.* 0\.\d{4}", row) for row in rows), rows
+
+
+def test_a_required_flag_that_is_missing_is_named(command):
+    """absl alone would say that a flag must have a value other than None, twice in one line."""
+    from tfhash.benchmark import __main__ as benchmark
+
+    ended = command(benchmark, "--seeds=0")
+    assert (ended.status, ended.errors) == (
+        2,
+        "tfhash.benchmark: error: missing: --methods, --out\n",
+    )

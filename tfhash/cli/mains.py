@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -42,7 +43,7 @@ def run(
             rest = flags.FLAGS([argument for argument in argv if argument not in _HELP])
         except flags.Error as error:
             if not wanted:
-                _exit(name, error)
+                _exit(name, _said_plainly(str(error)))
             flags.FLAGS.mark_as_parsed()  # without a flag that is required, help is of more use
         if wanted:
             words = sys.modules[main.__module__].__doc__ or ""
@@ -62,6 +63,14 @@ def run(
             _exit(name, error)
 
     app.run(guarded_main, flags_parser=parse)
+
+
+def _said_plainly(message: str) -> str:
+    """A message of absl, but of required flags that are missing in our words."""
+    missing = re.findall(
+        r"flag --(\w+)=None: Flag --\w+ must have a value other than None", message
+    )
+    return f"missing: {', '.join(f'--{flag}' for flag in missing)}" if missing else message
 
 
 def require(name: str, extra: str, *packages: str) -> None:

@@ -64,6 +64,8 @@ class Experiment(Configuration):
     held_out_fraction: float = setting(
         0.2,
         "part of the queries of --triplets_csv that judges, not learned from (triplets)",
+        above=0,
+        below=1,
         group="split",
     )
     seed: int = setting(0, "seed of everything random", least=0, most=MOST_SEED, group="split")
