@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -293,3 +295,14 @@ def test_gradients_flow_through_all_three(gan_size):
         total = tf.reduce_sum(answer**2)
     for gradient in tape.gradient(total, [x, decoded]):
         assert np.isfinite(gradient).all() and (np.abs(gradient) > 0).mean() > 0.9
+
+
+def test_the_views_of_features_stand_beside_each_other(monkeypatch):
+    """Of an image and of its mirror image: [n, 2, F], and both by the statistics of the first."""
+    space = make_features(monkeypatch)
+    space.settings = dataclasses.replace(space.settings, flip=True)
+    images = np.random.default_rng(5).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
+    inputs = space.inputs(images, np.arange(4))
+    mirrored = space.standardise(space.backbone(images[:, :, ::-1].astype(np.float32)))
+    assert inputs.shape == (6, 2, *space.item_shape)
+    np.testing.assert_allclose(inputs[:, 1], mirrored, rtol=1e-4, atol=1e-4)

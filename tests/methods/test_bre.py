@@ -118,3 +118,13 @@ def test_one_class_is_refused():
 def test_bad_values_are_refused(field, value):
     with pytest.raises(UserError, match=f"`{field}`: "):
         BREConfig(**{field: value})
+
+
+def test_the_best_step_may_lie_below_all_thresholds():
+    """The signs of 1 + t and 1 - t change at -1 and 1; -(sum of signs)^2 is best where they differ.
+
+    That is below -1 and above 1 alike. The first is taken, in the middle of [-2, -1].
+    """
+    ones = np.ones((2, 1))
+    step = bre.best_step(np.ones(2), np.array([1.0, -1.0]), ones, np.array([-1.0]))
+    assert step == -1.5

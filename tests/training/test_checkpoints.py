@@ -190,3 +190,16 @@ def test_claim_names_a_value_that_is_asked_for_no_more(tmp_path):
 def test_claim_writes_nothing_in_the_other_processes(tmp_path):
     claim(tmp_path / "config.json", DECIDING, writes=False)
     assert os.listdir(tmp_path) == []
+
+
+def test_an_optimizer_that_stays_behind_is_told_of_the_newest_file(tmp_path, monkeypatch):
+    """Keras loads nothing into an optimizer that was not built, without a word."""
+    kept = Checkpoints(tmp_path, "hash")
+    model = make_model()
+    for step in (1, 2):
+        train(model, 1)
+        kept.save(model, step, 0.0)
+    behind = make_model()
+    monkeypatch.setattr(behind, "load_weights", lambda path: None)
+    with pytest.raises(RuntimeError, match="hash-00000002.*: the optimizer stands at step 0"):
+        kept.restore(behind)
