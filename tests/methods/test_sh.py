@@ -64,3 +64,9 @@ def test_it_needs_no_labels(check_it_needs_no_labels):
 
 def test_round_trip(check_round_trip):
     check_round_trip(SH, SHConfig())
+
+
+def test_one_direction_gives_as_many_modes_as_bits():
+    """Along a single direction mode m has the m-th least eigenvalue."""
+    direction, mode = smoothest(np.array([2.0]), 4)
+    assert direction.tolist() == [0, 0, 0, 0] and mode.tolist() == [1, 2, 3, 4]
