@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib.util
+import json
 import logging
 import pkgutil
 import re
@@ -66,7 +67,12 @@ def test_every_term_is_explained():
     rows = re.findall(r"^\| (`[^|]+) \|", (DOCS / "training.md").read_text("utf-8"), re.MULTILINE)
     explained = {term for row in rows for term in re.findall(r"`([^`]+)`", row)}
     told = {"validation_map", "learning_rate/hash", "gauge/order", "gauge/class_synthetic"}
-    missing = {name: of_module - explained for name, of_module in terms().items()}
+    released = json.loads((REPOSITORY / "tests/methods/defaults.json").read_text("utf-8"))
+    missing = {
+        name: of_module - explained
+        for name, of_module in terms().items()
+        if name.split(".")[2] in released  # a new method needs no edit here
+    }
     assert {name: few for name, few in missing.items() if few} == {}
     assert told <= explained
 

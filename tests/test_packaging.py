@@ -37,7 +37,7 @@ def wheel(tmp_path_factory) -> zipfile.ZipFile:
     root = tmp_path_factory.mktemp("packaging")
     sources = root / "sources"
     sources.mkdir()
-    for name in ("setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, sources)
     for folder in FOLDERS:
         shutil.copytree(
