@@ -14,7 +14,7 @@ from tfhash import methods, settings
 from tfhash.errors import UserError
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAHConfig
-from tfhash.runs.experiment import Experiment
+from tfhash.runs.experiment_settings import Experiment
 from tfhash.settings import Configuration, setting, with_default
 
 

@@ -17,7 +17,7 @@ from absl import flags  # noqa: E402
 from tfhash import codes, figures  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
-from tfhash.report import rows as results  # noqa: E402
+from tfhash.report.rows import read_run  # noqa: E402
 from tfhash.runs import experiment, folder  # noqa: E402
 
 NAME = "tfhash.top_results"
@@ -67,7 +67,7 @@ def _read(directory: Path) -> dict:
     """The metrics.json of a run."""
     if not (directory / folder.METRICS).is_file():
         raise UserError(f"{directory}: no metrics.json; give the folders of finished runs")
-    run = results.read_run(directory / folder.METRICS)
+    run = read_run(directory / folder.METRICS)
     if run.get("map") is None:
         raise UserError(f"{directory}: judged by triplets alone; allowed: runs on labelled images")
     return run

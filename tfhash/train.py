@@ -26,7 +26,7 @@ from tfhash.data.sources import ImageSet  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 from tfhash.runs import experiment, folder  # noqa: E402
 from tfhash.runs.configurations import Configurations  # noqa: E402
-from tfhash.runs.experiment import Experiment  # noqa: E402
+from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 from tfhash.training.checkpoints import NonFiniteError  # noqa: E402
 from tfhash.training.run import Run  # noqa: E402
 

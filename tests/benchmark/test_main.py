@@ -10,8 +10,7 @@ import pytest
 
 from tfhash import train
 from tfhash.benchmark import __main__ as benchmark
-from tfhash.benchmark import matrix
-from tfhash.benchmark import workers as cell_workers
+from tfhash.benchmark import matrix, workers
 from tfhash.errors import UserError
 from tfhash.runs import experiment
 
@@ -176,7 +175,7 @@ def test_a_mistake_is_one_line_before_the_first_cell(command, tmp_path, argument
 
 def test_a_cell_that_needs_a_fresh_process_gets_one():
     """TensorFlow keeps its strategy, and cannot leave determinism, which XLA goes without."""
-    worker = object.__new__(cell_workers.Worker)
+    worker = object.__new__(workers.Worker)
     lsh, plain, xla = cells("lsh", "ssgah", xla=["false", "true"])
     (mirrored,) = cells("ssgah", strategy=["mirrored"])
     worker.cell = lsh

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 from absl import flags
 
-from tfhash import settings as config_values
+from tfhash import settings
 from tfhash.cli import flags as config_flags
 from tfhash.errors import UserError
 from tfhash.hashers.deep import DeepSettings
 from tfhash.methods.ssgah import SSGAHConfig
-from tfhash.runs.experiment import Experiment
+from tfhash.runs.experiment_settings import Experiment
 
 
 def parse(config_class, arguments, prefix=""):
@@ -35,7 +35,7 @@ def parse(config_class, arguments, prefix=""):
     ],
 )
 def test_lines_give_the_same_configuration_again(config, prefix, tmp_path):
-    lines = config_values.lines(config, prefix)
+    lines = settings.lines(config, prefix)
     assert parse(type(config), lines, prefix) == config
     flagfile = tmp_path / "flags.txt"
     flagfile.write_text("\n".join(lines) + "\n")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tfhash import methods, settings, train
-from tfhash.runs.experiment import Experiment
+from tfhash.runs.experiment_settings import Experiment
 from tfhash.settings import fields_of
 
 # Each with a flag that is required, if there is any, and the flag's line on the page.

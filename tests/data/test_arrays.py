@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from tfhash.data import arrays
-from tfhash.data.arrays import FILES_SIZE, as_images, as_labels, learning_set
+from tfhash.data.arrays import as_images, as_labels, learning_set
+from tfhash.data.sources import FILES_SIZE
 from tfhash.errors import UserError
 
 

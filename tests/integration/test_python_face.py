@@ -139,6 +139,15 @@ def test_a_run_folder_of_other_settings_or_images_is_refused(digits, tmp_path):
         tfhash.ITQ(code_length=8, seed=1).fit(images, run_dir=tmp_path)
 
 
+def test_a_mistake_does_not_take_the_run_folder(digits, tmp_path):
+    """Nothing was learned there, so other settings and images may follow."""
+    images, labels = digits
+    with pytest.raises(tfhash.UserError, match="sdh"):
+        tfhash.SDH(code_length=8).fit(images, run_dir=tmp_path)
+    hasher = tfhash.SDH(code_length=16).fit(images, labels, run_dir=tmp_path)
+    assert tfhash.load(tmp_path).code_length == hasher.code_length == 16
+
+
 def test_validation_and_unlabelled_images_reach_the_training(digits):
     images, labels = digits
     hasher = tfhash.SSGAH(**{**SMALL, "variant": "baseline"})

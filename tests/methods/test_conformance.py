@@ -49,7 +49,10 @@ def make(name: str, **settings):
 
 @functools.cache
 def data() -> tuple[np.ndarray, np.ndarray]:
-    """Real digits 0 to 2 at 8 px, uint8 [90, 8, 8, 3], and their classes, -1 of the last 30."""
+    """Real digits 0 to 2 at 8 px, uint8 [90, 8, 8, 3], and their classes, -1 of the last 30.
+
+    They cannot be written to, so whoever changed what it was given would fail.
+    """
     digits = load_digits(n_class=3)
     images = np.repeat(np.uint8(np.rint(digits.images[:90] * 15))[..., None], 3, axis=-1)
     labels = digits.target[:90].copy()

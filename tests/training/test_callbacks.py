@@ -15,7 +15,7 @@ from tfhash.training.callbacks import (
     Progress,
     SaveCheckpoint,
     StopOnNonFinite,
-    in_words,
+    duration,
 )
 from tfhash.training.checkpoints import NonFiniteError
 
@@ -158,7 +158,7 @@ def test_without_a_folder_nothing_is_written_and_gauges_still_join_the_log(tmp_p
     ],
 )
 def test_durations_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert duration(seconds) == words
 
 
 @pytest.fixture

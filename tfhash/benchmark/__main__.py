@@ -30,6 +30,7 @@ from tfhash.benchmark.matrix import Cell  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.training.callbacks import duration  # noqa: E402
 
 NAME = "tfhash.benchmark"
 
@@ -139,7 +140,7 @@ def _train(cells: Sequence[Cell], done: dict[str, float | None]) -> dict[str, st
                 result = f"mAP {'-' if outcome.map is None else format(outcome.map, '.4f')}"
             left = (time.monotonic() - start) / count * (len(rest) - count)
             number = f"{len(cells) - len(rest) + count}/{len(cells)}"
-            times = f"{_duration(seconds)}, about {_duration(left)} left"
+            times = f"{duration(seconds)}, about {duration(left)} left"
             print(f"{number} {cell.name}: {result} ({times})", flush=True)
     return failed
 
@@ -156,12 +157,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _table(cells: Sequence[Cell], done: Mapping[str, float | None]) -> str:

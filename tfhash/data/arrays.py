@@ -12,11 +12,10 @@ import numpy as np
 
 from tfhash.data import image_files
 from tfhash.data import images as image_ops
-from tfhash.data.sources import ImageSet
+from tfhash.data.sources import FILES_SIZE, ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 
-FILES_SIZE = 64  # px, to which files are resized where nobody says another size
 _RESIZED = 256  # images at a time
 _EMPTY = np.empty(0, np.int64)
 

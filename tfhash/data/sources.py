@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _READ_BATCH = 1000
-_FILES_SIZE = 64  # px, the default image_size of a user's own images
+FILES_SIZE = 64  # px, the default image_size of a user's own images
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def from_dataset(
     *,
     class_names: Sequence[str] = (),
     name: str = "dataset",
-    image_size: int = _FILES_SIZE,
+    image_size: int = FILES_SIZE,
     most: int = 100_000,
 ) -> ImageSet:
     """The elements of a finite tf.data.Dataset, held in memory.
@@ -174,14 +174,14 @@ def _folder(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageS
     """One subfolder a class: see folder.read."""
     if not data_dir:
         raise UserError("`data_dir`: missing; `dataset`=folder needs a folder of class folders")
-    return ImageSet("folder", *folder.read(data_dir, image_size or _FILES_SIZE, unreadable))
+    return ImageSet("folder", *folder.read(data_dir, image_size or FILES_SIZE, unreadable))
 
 
 def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
     """Files without labels: see folder.read_without_labels."""
     if not data_dir:
         raise UserError("`data_dir`: missing; `dataset`=images needs a folder of images")
-    read = folder.read_without_labels(data_dir, image_size or _FILES_SIZE, unreadable)
+    read = folder.read_without_labels(data_dir, image_size or FILES_SIZE, unreadable)
     return ImageSet("images", *read)
 
 
@@ -191,7 +191,7 @@ def _csv(*, data_dir, image_size: int | None, unreadable: str, labels_csv) -> Im
         raise UserError("`labels_csv`: missing; `dataset`=csv needs a CSV of labels")
     if not data_dir:
         return ImageSet("csv", *table.read_without_images(labels_csv))
-    read = table.read(data_dir, labels_csv, image_size or _FILES_SIZE, unreadable)
+    read = table.read(data_dir, labels_csv, image_size or FILES_SIZE, unreadable)
     return ImageSet("csv", *read)
 
 

@@ -20,12 +20,11 @@ from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.keywords import default_of, plain, signature, whole
 from tfhash.settings import build, deciding, fields_of
-from tfhash.training.run import Run, claim, write_text
+from tfhash.training.run import SAVED, Run, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-SAVED = "hasher.json"  # what `save` says of a hasher beside its weights
 _METHODS = "tfhash.methods."
 MOST_SEED = 10**9  # sums of it and small numbers seed the parts of a run, and have to fit int32
 
@@ -114,8 +113,11 @@ class Hasher(abc.ABC):
     def image_size(self) -> int:
         """The side in px of the images that it learned from. UserError before."""
         if self._size is None:
-            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+            raise self._not_learned()
         return self._size
+
+    def _not_learned(self) -> UserError:
+        return UserError(f"{type(self).__name__} has not learned yet; call fit first")
 
     @classmethod
     def start(cls, settings: Any) -> None:
@@ -157,7 +159,7 @@ class Hasher(abc.ABC):
         UserError before anything has been learned.
         """
         if not self._has_learned:
-            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+            raise self._not_learned()
         return self._make_encoder()
 
     @abc.abstractmethod
@@ -191,8 +193,7 @@ class Hasher(abc.ABC):
             images, labels, unlabelled, validation, image_size=self._given_size, seed=self.seed
         )
         run = Run(None if run_dir is None else Path(run_dir))
-        if run.directory is not None:
-            claim(run.directory / "fit.json", self._deciding() | {"images": splits.fingerprint})
+        run.claim("fit.json", self._deciding() | {"images": splits.fingerprint})
         keras.utils.set_random_seed(self.seed)
         if self.is_repeatable(self.settings):
             tf.config.experimental.enable_op_determinism()
@@ -228,7 +229,7 @@ class Hasher(abc.ABC):
     def embed(self, images: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """H(x): images uint8 [n, H, W, 3], or paths of files -> float32 [n, k] in [0, 1]."""
         if not self._has_learned:
-            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+            raise self._not_learned()
         checked = arrays.as_images(images, "images", self.image_size)
         if not len(checked):
             return np.empty((0, self.code_length), np.float32)
@@ -253,7 +254,7 @@ class Hasher(abc.ABC):
         module of tfhash.methods.
         """
         if not self._has_learned:
-            raise UserError(f"{type(self).__name__} has not learned yet; call fit first")
+            raise self._not_learned()
         if self.method() is None:
             raise UserError(f"{type(self).__name__}: only methods of tfhash.methods can be saved")
         directory = Path(directory)

@@ -22,9 +22,7 @@ from tfhash.evaluation.triplet_accuracy import triplet_accuracy
 from tfhash.runs import folder, provenance
 from tfhash.runs.configurations import Configurations
 from tfhash.runs.experiment_settings import Experiment
-from tfhash.training.run import Run
-
-__all__ = ["Configurations", "Experiment", "run"]
+from tfhash.training.run import CHECKPOINTS, Run
 
 TOP_QUERIES, TOP_RESULTS = 10, 10
 
@@ -58,7 +56,7 @@ def run(
     hasher = given.hasher(image_set.images.shape[1])
     facts = hasher.learn(image_set, parts, target)
     if target.writes and target.directory is not None:
-        hasher.save_weights(target.directory / folder.CHECKPOINTS)
+        hasher.save_weights(target.directory / CHECKPOINTS)
     packed = hasher.encode_set(image_set)
     of_part = codes_of_parts(packed, image_set, parts)
     content = {

@@ -10,8 +10,9 @@ import numpy as np
 from tfhash import methods, settings
 from tfhash.data import sources
 from tfhash.errors import UserError
-from tfhash.hashers.base import SAVED, Hasher
+from tfhash.hashers.base import Hasher
 from tfhash.runs import experiment, folder
+from tfhash.training.run import CHECKPOINTS, SAVED
 
 
 def load(directory: str | Path) -> Hasher:
@@ -25,7 +26,7 @@ def load(directory: str | Path) -> Hasher:
         return _saved(directory)
     given, metrics = folder.read(directory)
     hasher = given.hasher(metrics["image_size"])
-    hasher.load_weights(directory / folder.CHECKPOINTS)
+    hasher.load_weights(directory / CHECKPOINTS)
     return hasher
 
 

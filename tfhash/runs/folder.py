@@ -17,10 +17,9 @@ import numpy as np
 
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
-from tfhash.training.run import Run, claim, write_text
+from tfhash.training.run import Run
 
 METRICS = "metrics.json"
-CHECKPOINTS = "checkpoints"
 _SAMPLES = "samples.npz"  # images that a run keeps of a data set that cannot be loaded by its name
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 
@@ -30,19 +29,8 @@ def occupy(target: Run, given: Configurations) -> None:
 
     UserError where it holds that of others, or cannot be written.
     """
-    directory = target.directory
-    assert directory is not None
-    path = directory / "config.json"
-    begun = (directory / CHECKPOINTS).is_dir()
-    try:
-        if target.writes and not begun:
-            path.unlink(missing_ok=True)  # left by a run that ended at a mistake in its flags
-        if target.writes or begun:
-            claim(path, given.deciding, target.writes)
-        if target.writes:
-            write_text(directory / "flags.txt", "\n".join(given.lines) + "\n")
-    except OSError as error:
-        raise UserError(f"`model_dir`: cannot write to {directory} ({error})") from None
+    target.claim("config.json", given.deciding)
+    target.write_text("flags.txt", "\n".join(given.lines) + "\n")
 
 
 def read(directory: Path) -> tuple[Configurations, dict[str, Any]]:

@@ -73,11 +73,11 @@ class Progress(keras.callbacks.Callback):
         done = self.model.steps_done()
         passed = time.monotonic() - self.started
         left = passed / max(done - self.begun_at, 1) * (self.total - done)
-        rest = f", about {in_words(left)} left" if done < self.total else ""
-        return f"{self.title}: step {done:,} of {self.total:,}, {in_words(passed)}{rest}"
+        rest = f", about {duration(left)} left" if done < self.total else ""
+        return f"{self.title}: step {done:,} of {self.total:,}, {duration(passed)}{rest}"
 
 
-def in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration as people say it: 42 s, 3 min, 1.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -11,6 +11,10 @@ from typing import Any
 
 from tfhash.errors import UserError
 
+CHECKPOINTS = "checkpoints"
+SAVED = "hasher.json"  # what `Hasher.save` says of a hasher beside its weights
+WORK = (CHECKPOINTS, SAVED)  # what tells that a run has begun
+
 
 @dataclass(frozen=True)
 class Run:
@@ -33,10 +37,37 @@ class Run:
         """A folder of the run, which need not be there yet; None where nothing is written."""
         return None if self.directory is None else self.directory.joinpath(*names)
 
+    def claim(self, name: str, deciding: Mapping[str, Any]) -> None:
+        """Makes sure that the folder holds the work of these values, or no work yet.
+
+        name: of the file that keeps them. UserError, naming the first value that differs, where the
+        folder holds the work of others; where it cannot be written.
+        """
+        if self.directory is None:
+            return
+        path = self.directory / name
+        begun = any((self.directory / part).exists() for part in WORK)
+        try:
+            if self.writes and not begun:
+                path.unlink(missing_ok=True)  # left by a run that ended at a mistake of the user
+        except OSError as error:
+            raise UserError(f"`model_dir`: cannot write to {self.directory} ({error})") from None
+        if self.writes or begun:
+            claim(path, deciding, self.writes)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Writes directory/name in one move. UserError where that is not possible."""
+        if self.writes and self.directory is not None:
+            try:
+                write_text(self.directory / name, text)
+            except OSError as error:
+                raise UserError(
+                    f"`model_dir`: cannot write to {self.directory} ({error})"
+                ) from None
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes directory/name in one move."""
-        if self.writes and self.directory is not None:
-            write_text(self.directory / name, json.dumps(content, indent=1) + "\n")
+        self.write_text(name, json.dumps(content, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
