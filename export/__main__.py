@@ -78,8 +78,11 @@ def export_run(model_dir: Path, export_dir: Path, verified: bool = True) -> Path
     what `save` raises.
     """
     encoder, arguments = _read(model_dir, export_dir)
+    limit = folder.read(model_dir)[0].experiment.max_image_megapixels
     images = finished.sample_images(model_dir, VERIFIED_IMAGES) if verified else None
-    path = export.save(encoder, **arguments, images=images, export_dir=export_dir)
+    path = export.save(
+        encoder, **arguments, images=images, export_dir=export_dir, max_image_megapixels=limit
+    )
     if images is None:
         print("nothing was verified (--noverify)")
     else:

@@ -32,13 +32,14 @@ def save(
     metadata: Mapping[str, Any],
     images: np.ndarray | None,
     export_dir: Path | str,
+    max_image_megapixels: int = image_ops.MEGAPIXELS,
 ) -> Path:
     """Publishes an encoder as `export_dir/N`, N the next integer, once it is verified.
 
     encoder: float32 [n, image_size, image_size, 3] in [0, 255] to [n, code_length] in [0, 1].
     metadata: what the run adds to `assets.extra/tfhash.json` (method, dataset, protocol, ...),
     JSON values. images: uint8 [n >= 1, image_size, image_size, 3], real images to verify with;
-    None: nothing is verified.
+    None: nothing is verified. max_image_megapixels: the limit of `images.decode` in the graph.
     Returns the published folder. Raises ValueError for other images or a wrong code_length, and
     `verify.VerificationError` where a loader answers other codes than Keras or fails, a warm-up
     request too, or where TF Serving could not load the graph; then, as after any error, nothing is
@@ -51,7 +52,8 @@ def save(
     # TF Serving loads any folder whose name is an integer, however complete; no other name.
     temporary = export_dir / f".{next_version(export_dir)}.tmp-{secrets.token_hex(4)}"
     try:
-        _write(encoder, code_length, image_size, metadata, temporary)
+        limits = image_ops.Limits(max_image_megapixels)
+        _write(encoder, code_length, image_size, metadata, temporary, limits)
         if images is not None:
             operations.check(temporary)
             verify.verify(temporary, encoder, images, warmup.read(temporary))
@@ -67,12 +69,14 @@ def export_saved_model(
     *,
     images: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
+    max_image_megapixels: int = image_ops.MEGAPIXELS,
 ) -> Path:
     """Publishes what a hasher has learned as `export_dir/N`, a SavedModel; see `save`.
 
     images: uint8 [n >= 1, H, W, 3], real images with which the SavedModel is verified in a process
     that has no tfhash; None: nothing is verified. metadata: further JSON values for
-    `assets.extra/tfhash.json`. Returns the published folder. UserError before the hasher has
+    `assets.extra/tfhash.json`. max_image_megapixels: pixels that an image file may have, in
+    millions, as the flag of training. Returns the published folder. UserError before the hasher has
     learned.
     """
     if images is not None:
@@ -84,6 +88,7 @@ def export_saved_model(
         metadata={"method": hasher.method(), "seed": hasher.seed, **(metadata or {})},
         images=images,
         export_dir=export_dir,
+        max_image_megapixels=max_image_megapixels,
     )
 
 
@@ -122,12 +127,13 @@ def _write(
     image_size: int,
     metadata: Mapping[str, Any],
     folder: Path,
+    limits: image_ops.Limits,
 ) -> None:
     # Not tf.saved_model.save: a v1 Session, TF Serving's kind of loader, finds no variables of a
     # Keras 3 model there.
     archive = keras.export.ExportArchive()
     archive.track(encoder)
-    functions = signatures.build(encoder, code_length, image_size)
+    functions = signatures.build(encoder, code_length, image_size, limits.megapixels)
     for name, function in functions.items():  # the first becomes serving_default too
         archive.add_endpoint(name, function, input_signature=[signatures.INPUTS[name]])
     archive.write_out(os.fspath(folder), verbose=False)
@@ -141,10 +147,11 @@ def _write(
         "signatures": {"serving_default": signatures.DEFAULT, **signatures.describe(code_length)},
         "limits": {
             "formats": ["JPEG", "PNG"],
-            "max_bytes": image_ops.MAX_BYTES,
+            "max_bytes": limits.bytes,
             "max_side": image_ops.MAX_SIDE,
-            "max_pixels": image_ops.MAX_PIXELS,
+            "max_pixels": limits.pixels,
         },
+        "decoding": image_ops.DECODING,
         "warmup": {"requests": warmup_requests, "images": warmup.BATCH_SIZES},
         "versions": {
             "tfhash": tfhash.__version__,

@@ -23,11 +23,15 @@ DEFAULT = "encode_images"  # the first: Keras makes it serving_default too
 
 
 def build(
-    encoder: keras.Model, code_length: int, image_size: int
+    encoder: keras.Model,
+    code_length: int,
+    image_size: int,
+    megapixels: int = image_ops.MEGAPIXELS,
 ) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
     """The functions behind the signatures, by name, in the order of INPUTS.
 
     encoder: float32 [n, image_size, image_size, 3] in [0, 255] to [n, code_length] in [0, 1].
+    megapixels: the limit of `images.decode`.
     Each function answers `code` uint8 [n, ceil(code_length / 8)], big-endian as numpy.packbits;
     `bits` uint8 [n, code_length]; `embedding` float32 [n, code_length]. An empty batch gets an
     empty answer; a malformed input raises InvalidArgumentError, its message naming the input.
@@ -51,12 +55,16 @@ def build(
         bits = tf.cast(embedding > THRESHOLD, tf.uint8)
         return {"code": pack(bits), "bits": bits, "embedding": embedding}
 
+    def decode(one: tf.Tensor) -> tf.Tensor:
+        image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
+        return tf.ensure_shape(image, [image_size, image_size, 3])
+
     def encode_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(image_ops.resize(_checked_images(images), image_size))
 
     def encode_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         resized = tf.map_fn(
-            lambda one: image_ops.resize(image_ops.decode(one), image_size),
+            decode,
             _checked_image_bytes(image_bytes),
             parallel_iterations=_PARALLEL_DECODES,
             fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
@@ -64,7 +72,7 @@ def build(
         return answer(resized)
 
     def encode_bytes_partial(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = _decode_valid(_checked_image_bytes(image_bytes), image_size)
+        images, valid = _decode_valid(_checked_image_bytes(image_bytes), image_size, decode)
         return {**answer(images, valid), "valid": valid}
 
     return {
@@ -101,7 +109,9 @@ def describe(code_length: int) -> dict[str, dict[str, dict[str, str]]]:
     }
 
 
-def _decode_valid(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _decode_valid(
+    image_bytes: tf.Tensor, size: int, decode: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes the files that can be: uint8 [n, size, size, 3], zeros for the others; bool [n].
 
     Only a tf.data pipeline goes on after an operation has failed. There is one for the whole
@@ -109,13 +119,9 @@ def _decode_valid(image_bytes: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tens
     """
     count = tf.size(image_bytes, tf.int64)
 
-    def decode(row: tf.Tensor, one: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image = image_ops.resize(image_ops.decode(one), size)
-        return row, tf.ensure_shape(image, [size, size, 3])
-
     decoded = (
         tf.data.Dataset.from_tensor_slices((tf.range(count), image_bytes))
-        .map(decode, num_parallel_calls=_PARALLEL_DECODES)
+        .map(lambda row, one: (row, decode(one)), num_parallel_calls=_PARALLEL_DECODES)
         .ignore_errors()
     )
     # A row more, so that there is an element to get even where no file can be decoded.
@@ -134,10 +140,11 @@ def _checked_images(images: tf.Tensor) -> tf.Tensor:
     # Slices, unlike indices, are valid at any rank, so that this check is what fails.
     valid = (
         tf.equal(tf.rank(images), 4)
-        & tf.reduce_all(shape[1:3] >= 1)
+        & image_ops.are_sides(shape[1:3])
         & tf.reduce_all(tf.equal(shape[3:4], 3))
     )
-    expected = "images: expected uint8 [N, H >= 1, W >= 1, 3], received shape"
+    form = "uint8 [N, H >= 1, W >= 1, 3]"
+    expected = f"images: expected {form}, sides of {image_ops.SIDES}, received shape"
     return _require(images, valid, expected, [None, None, None, 3])
 
 

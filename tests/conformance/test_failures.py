@@ -159,12 +159,12 @@ def files() -> dict[str, bytes]:
 
 
 UNREADABLE = {
-    "empty": "…[image_bytes: length out of range]",
-    "oversize": "…[image_bytes: length out of range]",
+    "empty": "…[image_bytes: length out of range",
+    "oversize": "…[image_bytes: length out of range",
     "GIF": "…[image_bytes: not a JPEG or PNG image]",
     "text": "…[image_bytes: not a JPEG or PNG image]",
-    "PNG bomb": "…[image_bytes: image dimensions out of range]",
-    "JPEG bomb": "…[image_bytes: image dimensions out of range]",
+    "PNG bomb": "…[image_bytes: image dimensions out of range",
+    "JPEG bomb": "…[image_bytes: image dimensions out of range",
     "truncated JPEG": "…jpeg::Uncompress failed",
     "truncated PNG": "…Invalid PNG data",
 }

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tfhash import files
 from tfhash.data import images
 
 GRAPH_DECODE = tf.function(images.decode, input_signature=[tf.TensorSpec([], tf.string)])
@@ -91,13 +92,107 @@ def test_decode_has_a_static_rank_and_channels():
     assert GRAPH_DECODE.get_concrete_function().output_shapes.as_list() == [None, None, 3]
 
 
-def test_decode_drops_alpha_and_the_palette():
-    with_alpha = np.concatenate([NOISE, np.full((24, 16, 1), 7, np.uint8)], axis=-1)
-    np.testing.assert_array_equal(images.decode(encode(with_alpha, "PNG")), NOISE)
+def saved(image: Image.Image, form: str, **options) -> bytes:
     buffer = io.BytesIO()
-    palette = Image.fromarray(NOISE).quantize(8)
-    palette.save(buffer, "PNG")
-    np.testing.assert_array_equal(images.decode(buffer.getvalue()), palette.convert("RGB"))
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("colours", [2, 4, 8, 16, 200])
+def test_decode_turns_a_palette_into_rgb(colours):
+    """Of 1, 2, 4 and 8 bits a pixel, opaque."""
+    palette = Image.fromarray(NOISE).quantize(colours)
+    np.testing.assert_array_equal(images.decode(saved(palette, "PNG")), palette.convert("RGB"))
+
+
+@EITHER_MODE
+def test_decode_puts_transparent_parts_on_white(decode):
+    """c * a + 255 * (1 - a), rounded: 100 at 51 / 255 = 1/5 gives 20 + 204 = 224; at 0 255."""
+    rgba = np.uint8([[[100, 0, 255, 51], [9, 9, 9, 0], [1, 2, 3, 255]]])
+    np.testing.assert_array_equal(
+        decode(encode(rgba, "PNG")), [[[224, 204, 255], [255, 255, 255], [1, 2, 3]]]
+    )
+    every = np.stack(np.meshgrid(range(256), range(256)), -1).astype(np.uint8)
+    rgba = every[..., [0, 0, 0, 1]]
+    colour, opacity = every[..., :1] / 1.0, every[..., 1:] / 255
+    expected = np.floor(colour * opacity + 255 * (1 - opacity) + 0.5).repeat(3, -1)
+    np.testing.assert_array_equal(decode(encode(rgba, "PNG")), expected)
+
+
+def test_decode_puts_a_transparent_colour_of_a_palette_on_white():
+    """A black circle and a black square on nothing are two images, not one."""
+    black = Image.new("P", (4, 4), 1)
+    black.putpalette([0, 0, 0, 0, 0, 0])
+    black.putpixel((0, 0), 0)
+    for image in (black, black.convert("L"), black.convert("RGB").convert("P")):
+        image.putpixel((0, 0), 0 if image is black else 7)
+        decoded = images.decode(saved(image, "PNG", transparency=image.getpixel((0, 0)))).numpy()
+        assert decoded[0, 0].tolist() == [255, 255, 255] and decoded[1:].max() == 0
+
+
+@EITHER_MODE
+@pytest.mark.parametrize("megapixels", [1, 4])
+def test_decode_reduces_a_large_jpeg_and_refuses_a_large_png(decode, megapixels):
+    """1,600 x 1,000 px: above 1 megapixel, so every second pixel each way; not above 4."""
+    photo = Image.fromarray(NOISE[:2, :2]).resize((1600, 1000), Image.Resampling.NEAREST)
+    function = (
+        tf.function(lambda x: images.decode(x, megapixels))
+        if decode is GRAPH_DECODE
+        else (lambda x: images.decode(x, megapixels))
+    )
+    ratio = 2 if megapixels == 1 else 1
+    jpeg = saved(photo, "JPEG")
+    expected = tf.io.decode_jpeg(jpeg, 3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+    np.testing.assert_array_equal(function(tf.constant(jpeg)), expected)
+    assert expected.shape == (1000 // ratio, 1600 // ratio, 3)
+    if megapixels == 1:
+        message = "1600 x 1000 px; allowed: 1000000 px in all, by `max_image_megapixels`"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            function(tf.constant(saved(photo, "PNG")))
+    else:
+        assert function(tf.constant(saved(photo, "PNG"))).shape == (1000, 1600, 3)
+
+
+def test_decode_reduces_to_a_quarter_up_to_five_times_the_pixels():
+    """2,200 x 2,200 is 4.84 times a megapixel, 2,300 x 2,200 is 5.06 times."""
+    photo = Image.fromarray(NOISE).resize((2200, 2200))
+    assert images.decode(saved(photo, "JPEG"), 1).shape == (550, 550, 3)
+    wider = saved(photo.resize((2300, 2200)), "JPEG")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="2300 x 2200 px; allowed: 5000000 px"):
+        images.decode(wider, 1)
+
+
+def test_decode_takes_a_phone_photo_and_a_panorama():
+    """What the former limits refused: 50 megapixels, and a side over 8,192."""
+    for width, height in [(8160, 6120), (12_000, 2000)]:
+        jpeg = saved(Image.new("RGB", (width, height), (10, 200, 30)), "JPEG", quality=50)
+        decoded = images.decode(jpeg).numpy()
+        assert decoded.shape[1] in (width, width // 2)
+        assert np.abs(decoded[::100, ::100].astype(int) - [10, 200, 30]).max() <= 3
+
+
+@EITHER_MODE
+def test_decode_bounds_the_scans_of_a_jpeg(decode):
+    """A progressive file has some 10; each scan more costs a pass over the image."""
+    jpeg = saved(Image.fromarray(NOISE), "JPEG", progressive=True)
+    first = jpeg.index(b"\xff\xda")
+    assert decode(jpeg).shape == (24, 16, 3)
+    scan = jpeg[first : jpeg.index(b"\xff", first + 20)]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="scans out of range: 1.. of 384 pix"):
+        decode(jpeg[:first] + scan * 100 + jpeg[first:])
+
+
+def test_decode_bounds_the_pixels_of_all_scans():
+    """1,000 x 1,000 px in 10 scans are ten megapixels of work; 16 are allowed to one megapixel."""
+    photo = saved(Image.new("RGB", (1000, 1000)), "JPEG", progressive=True)
+    assert photo.count(b"\xff\xda") == 10
+    assert images.decode(photo, 1).shape == (1000, 1000, 3)
+    larger = saved(Image.new("RGB", (1001, 1000)), "JPEG", progressive=True)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="scans out of range: 10 of 1001000 p"):
+        images.decode(larger, 1)
+    many = photo.replace(b"\xff\xd9", photo[photo.index(b"\xff\xda") : -2] + b"\xff\xd9")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="scans out of range: 20 of 1000000 p"):
+        images.decode(many, 1)
 
 
 @EITHER_MODE
@@ -120,7 +215,7 @@ def test_decode_refuses_other_formats(decode, form):
 
 @EITHER_MODE
 @pytest.mark.parametrize(
-    "image_bytes", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff" + bytes(images.MAX_BYTES - 2)]
+    "image_bytes", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff" + bytes(files.MAX_BYTES - 2)]
 )
 def test_decode_bounds_the_length(decode, image_bytes):
     with pytest.raises(tf.errors.InvalidArgumentError, match="image_bytes: length out of range"):
@@ -129,11 +224,27 @@ def test_decode_bounds_the_length(decode, image_bytes):
 
 @EITHER_MODE
 @pytest.mark.parametrize("claim", [png_that_claims, jpeg_that_claims])
-@pytest.mark.parametrize("size", [(8193, 8), (8, 8193), (6400, 6400), (65500, 65500)])
-def test_decode_bounds_the_size_in_the_header(decode, claim, size):
-    """6400 * 6400 = 40.96 million pixels; libjpeg itself stops at 65,500 a side."""
-    with pytest.raises(tf.errors.InvalidArgumentError, match="image dimensions out of range"):
+@pytest.mark.parametrize(
+    ("size", "allowed"),
+    [
+        ((32_769, 1000), "sides of 1 to 32768 px"),
+        ((1000, 32_769), "sides of 1 to 32768 px"),
+        ((801, 8), "one at most 100 times the other"),
+        ((14_143, 14_142), "px in all, by `max_image_megapixels`"),
+        ((65_500, 65_500), "sides of 1 to 32768 px"),
+    ],
+)
+def test_decode_bounds_the_size_in_the_header(decode, claim, size, allowed):
+    """14,143 * 14,142 = 200.01 million pixels; libjpeg itself stops at 65,500 a side."""
+    message = f"image dimensions out of range: {size[0]} x {size[1]} px; allowed: .*{allowed}"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode(claim(*size))
+
+
+def test_decode_bounds_a_png_in_full():
+    """6,400 * 6,400 = 40.96 million pixels, of which nothing can be left out."""
+    with pytest.raises(tf.errors.InvalidArgumentError, match="6400 x 6400 px; allowed: 40000000"):
+        images.decode(png_that_claims(6400, 6400))
 
 
 @pytest.mark.parametrize("size", [(0, 8), (8, 0), (2**32 - 1, 2**32 - 1)])

@@ -1,6 +1,7 @@
 """sources: the real digits, CIFAR-10 where it is prepared, and folders with every flaw."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -154,10 +155,16 @@ def test_folder_reports_duplicates_empty_classes_and_stray_files(two_classes):
     read = sources.load("folder", data_dir=two_classes, image_size=5)
     assert len(read.ids) == 4 and read.class_names == ("cat", "dog")
     assert read.notes == (
+        "1 files that are no images passed over: no ending 1",
         "1 images repeat the bytes of another image",
         "1 class folders without images: emu",
-        "1 files outside the class folders ignored",
     )
+
+
+def test_folder_reports_images_outside_the_class_folders(two_classes):
+    write(two_classes / "top.png", (1, 2, 9))
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.notes == ("1 files outside the class folders ignored",)
 
 
 def damage(root: Path) -> None:
@@ -186,7 +193,7 @@ def test_folder_skips_names_and_counts_unreadable_files(two_classes, caplog):
     np.testing.assert_array_equal(read.images, intact.images)
     np.testing.assert_array_equal(read.labels, intact.labels)
     assert read.notes == ("3 unreadable files skipped",)
-    text = "text.jpg: [image_bytes: not a JPEG or PNG image]"
+    text = "text.jpg: not a JPEG or PNG image"
     logged = [record.getMessage() for record in caplog.records if "skipped" in record.getMessage()]
     assert len(logged) == 3 and any(message.endswith(text) for message in logged)
 
@@ -209,19 +216,68 @@ def test_folder_refuses_no_class(tmp_path):
 
 
 def test_images_have_no_classes_wherever_they_lie(two_classes):
-    """A CSV beside them is passed over, another file is not."""
+    """A CSV beside them is passed over, what is called an image is not."""
     write(two_classes / "top.png", (7, 8, 9))
     (two_classes / "triplets.CSV").write_text("cat/b.png,top.png,dog/grey.png")
     read = sources.load("images", data_dir=two_classes, image_size=5)
     assert read.name == "images" and read.class_names == ()
     assert read.ids == ("cat/a/deep.png", "cat/b.png", "dog/grey.png", "top.png")
-    assert read.labels.shape == (4, 0) and read.notes == ()
+    assert read.labels.shape == (4, 0)
+    assert read.notes == ("1 files that are no images passed over: .csv 1",)
     assert read.images[:, 0, 0].tolist() == [[4, 5, 6], [1, 2, 3], [77, 77, 77], [7, 8, 9]]
-    (two_classes / "README").write_text("this is no image, whatever it is called")
-    with pytest.raises(UserError, match="1 of 5 files are unreadable, the first is README"):
+    (two_classes / "text.jpg").write_text("this is no image, whatever it is called")
+    with pytest.raises(UserError, match="1 of 5 files are unreadable, the first is text.jpg"):
         sources.load("images", data_dir=two_classes)
 
 
 def test_images_refuses_a_folder_without_any(tmp_path):
     with pytest.raises(UserError, match="`data_dir`=.*: no images in it"):
         sources.load("images", data_dir=tmp_path)
+
+
+def test_folder_with_a_link_to_itself_has_each_image_once(two_classes):
+    (two_classes / "cat" / "latest").symlink_to(".")
+    (two_classes / "all").symlink_to(".")
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.ids == ("cat/a/deep.png", "cat/b.png", "dog/grey.png")
+    assert read.class_names == ("cat", "dog")
+    assert "2 links to files or folders already found passed over" in read.notes
+
+
+def test_folder_refuses_what_cannot_be_looked_into_and_skips_it_when_told(two_classes, caplog):
+    (two_classes / "cat" / "other disk").symlink_to("/nowhere")
+    message = r"1 folders, links or files could not be looked into, the first is cat/other disk \("
+    with pytest.raises(UserError, match=message):
+        sources.load("folder", data_dir=two_classes, image_size=5)
+    read = sources.load("folder", data_dir=two_classes, image_size=5, unreadable="skip")
+    assert read.notes[0] == ("1 folders, links or files could not be looked into and are skipped")
+    assert f"skipped {two_classes}/cat/other disk: No such file or directory" in caplog.text
+
+
+def test_folder_counts_what_is_no_image_and_goes_on(two_classes):
+    """A video, thumbnails and a pipe among the photos end nothing; neither do they alone make a
+    class."""
+    with (two_classes / "cat" / "video.mp4").open("wb") as video:
+        video.truncate(1_500_000_000)
+    (two_classes / "cat" / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    (two_classes / "papers").mkdir()
+    (two_classes / "papers" / "a.pdf").write_bytes(b"%PDF")
+    os.mkfifo(two_classes / "dog" / "pipe")
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.class_names == ("cat", "dog") and len(read.ids) == 3
+    assert read.notes == (
+        "3 files that are no images passed over: .db 1, .mp4 1, .pdf 1",
+        "1 pipes, sockets or devices passed over",
+        "1 class folders without images: papers",
+    )
+
+
+@pytest.mark.parametrize("name", ["folder", "images"])
+def test_the_limit_of_an_image_is_told_with_the_flag_that_raises_it(two_classes, name):
+    write(two_classes / "dog" / "scan.png", 0).unlink()
+    Image.new("1", (1500, 1000)).save(two_classes / "dog" / "scan.png")
+    message = "1500 x 1000 px; allowed: 1000000 px in all, by `max_image_megapixels`"
+    with pytest.raises(UserError, match=f"dog/scan.png .*{message}"):
+        sources.load(name, data_dir=two_classes, image_size=5, max_image_megapixels=1)
+    read = sources.load(name, data_dir=two_classes, image_size=5, max_image_megapixels=2)
+    assert "dog/scan.png" in read.ids

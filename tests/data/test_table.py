@@ -73,6 +73,7 @@ def test_what_is_odd_is_counted(photos):
     read = load(photos, "path,sea,moon,sky\na.png,1,0,1\nb/c.png,0,0,1\nd.png,0,0,0\n")
     assert read.class_names == ("sea", "sky") and read.labels.shape == (5, 2)
     assert read.notes == (
+        "1 files that are no images passed over: .csv 1",
         "1 images repeat the bytes of another image",
         "1 classes without images: moon",
         "3 images without a label, 2 of them not in the CSV",
@@ -90,9 +91,7 @@ MISSING = SEPARATED + "z.png,sky\nno/such.png,moon\n"
 
 def test_paths_without_a_file_are_refused(photos):
     """Of five paths two; the first in the order of names. A hidden file is none."""
-    message = (
-        r"labels.csv: 2 of 5 paths have no file in .*photos, the first is no/such.png; .*skip"
-    )
+    message = r"labels.csv: 2 of 5 paths have no file in .*photos, the first is no/such.png; .*skip"
     with pytest.raises(UserError, match=message):
         load(photos, MISSING)
     (photos / ".hidden.png").touch()

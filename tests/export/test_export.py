@@ -37,7 +37,9 @@ def test_metadata(tiny, published):
     assert content["image_size"] == SIZE
     assert content["signatures"]["serving_default"] == "encode_images"
     assert content["signatures"]["encode_bytes"]["outputs"]["code"] == f"uint8 [N, {WIDTH}]"
-    assert content["limits"]["max_bytes"] == image_ops.MAX_BYTES
+    assert content["limits"]["max_bytes"] == image_ops.Limits().bytes
+    assert content["limits"]["max_pixels"] == 40_000_000
+    assert content["decoding"] == {"orientation": "Exif, applied", "transparency": "on white"}
     assert content["versions"]["keras"] == keras.__version__
 
 
@@ -184,7 +186,8 @@ def test_wrong_arguments_leave_nothing(tiny, encoder, tmp_path, changes, message
 def run_of_encoder(tiny, encoder, monkeypatch):
     """A run folder stands for one that trained the encoder; it need not exist."""
     hasher = types.SimpleNamespace(encoder=encoder, code_length=CODE_LENGTH, image_size=SIZE)
-    monkeypatch.setattr(run_folder, "read", lambda model_dir: (None, tiny.run | {"steps": 3}))
+    given = types.SimpleNamespace(experiment=types.SimpleNamespace(max_image_megapixels=7))
+    monkeypatch.setattr(run_folder, "read", lambda model_dir: (given, tiny.run | {"steps": 3}))
     monkeypatch.setattr(finished, "load", lambda model_dir: hasher)
     monkeypatch.setattr(finished, "sample_images", lambda model_dir, n: tiny.images(min(n, 99)))
 
@@ -202,6 +205,8 @@ def test_the_command_publishes_a_run_and_shows_how_to_load_it(
     assert export_command.export_run(tmp_path, tmp_path / "export") == tmp_path / "export" / "1"
 
     assert verified == [(99, 12)]
+    content = json.loads((tmp_path / "export" / "1" / "assets.extra" / "tfhash.json").read_text())
+    assert content["limits"]["max_pixels"] == 7_000_000
     output = capsys.readouterr().out
     assert "verified on 99 images" in output
     assert f"published {tmp_path / 'export' / '1'}" in output

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
+from tfhash.data import images as image_ops
 from tfhash.export import operations, saved_model
 from tfhash.export.verify import VerificationError
 
@@ -84,5 +85,5 @@ def test_training_with_xla_leaves_no_jit_compile(tiny, tmp_path):
     encoder.compile("sgd", "binary_crossentropy", jit_compile=True)
     images = tiny.images(8)
     encoder.fit(images.astype(np.float32), np.zeros([8, 13]), verbose=0)
-    saved_model._write(encoder, 13, 16, {}, tmp_path / "model")
+    saved_model._write(encoder, 13, 16, {}, tmp_path / "model", image_ops.Limits())
     operations.check(tmp_path / "model")

@@ -7,7 +7,9 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from tfhash.data import image_files
 from tfhash.data import images as image_ops
 from tfhash.export import signatures
 
@@ -32,7 +34,7 @@ def undecodable(image: np.ndarray) -> dict[str, bytes]:
     start = png(image)
     return {
         "empty": b"",
-        "oversize": start + bytes(image_ops.MAX_BYTES),
+        "oversize": start + bytes(image_ops.Limits().bytes),
         "no image": b"this is text, not an image",
         "another format": b"GIF89a" + bytes(50),
         # The width of a PNG stands in its bytes 16 to 19, and decides before any pixel is read.
@@ -79,6 +81,28 @@ def test_files_of_mixed_formats_and_sizes_equal_their_decoded_images(tiny, answe
         for file in files
     ]
     np.testing.assert_array_equal(answer(signature, byte_strings(files))["code"], one_by_one)
+
+
+@pytest.mark.parametrize("signature", BYTES_SIGNATURES)
+def test_training_and_the_graph_see_the_same_pixels(tiny, answer, signature, tmp_path):
+    """A photo of a camera held sideways, drawings on nothing, and a palette of four colours."""
+    image = Image.fromarray(tiny.images(1, 40, 24)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "0.jpg", exif=exif.tobytes())
+    image.save(tmp_path / "1.jpg")
+    drawing = image.convert("RGBA")
+    drawing.putalpha(image.convert("L"))
+    drawing.save(tmp_path / "2.png")
+    image.quantize(4).save(tmp_path / "3.png")
+    image.quantize(4).save(tmp_path / "4.png", transparency=1)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    pixels, _, _ = image_files.read(tmp_path, names, image_files.Reading(SIZE))
+    learned_from = answer("encode_images", pixels)
+    files = byte_strings([(tmp_path / name).read_bytes() for name in names])
+    for name in ("code", "embedding"):
+        np.testing.assert_array_equal(answer(signature, files)[name], learned_from[name])
+    assert len(np.unique(learned_from["code"], axis=0)) == len(names)
 
 
 @pytest.mark.parametrize(

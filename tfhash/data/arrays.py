@@ -79,7 +79,7 @@ def _are_paths(images: Any, what: str) -> bool:
 def _read(paths: Sequence[Any], what: str, size: int) -> np.ndarray:
     absolute = [str(Path(os.fspath(path)).expanduser().absolute()) for path in paths]
     pixels = np.empty((len(absolute), size, size, 3), np.uint8)
-    _, reasons = image_files.fill(pixels, Path("/"), absolute)
+    reasons = image_files.fill(pixels, Path("/"), absolute).reasons
     if reasons:
         first, reason = next(iter(reasons.items()))
         raise UserError(

@@ -8,27 +8,31 @@ from pathlib import Path
 import numpy as np
 
 from tfhash.data import image_files
+from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
 
 UNLABELLED = ("unlabelled", "unlabeled")
 
 
 def read(
-    data_dir: str | os.PathLike, image_size: int, unreadable: str
+    data_dir: str | os.PathLike, reading: Reading
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Every image below data_dir: data_dir/CLASS/**/FILE, and data_dir/unlabelled/**/FILE.
 
-    JPEG and PNG are told by content; hidden files are ignored. Returns, sorted by id,
-    images uint8 [n, image_size, image_size, 3]; labels uint8 one-hot [n, C], all zero for the
+    JPEG and PNG are told by content; hidden files and files that are no images are passed over.
+    Returns, sorted by id,
+    images uint8 [n, size, size, 3]; labels uint8 one-hot [n, C], all zero for the
     unlabelled; class names (C, without empty classes); ids ("CLASS/.../FILE"); notes.
     Raises UserError for a missing data_dir, for fewer than two classes with images, and, where
-    unreadable="refuse", for any file that is not a readable image ("skip" leaves them out).
+    reading.unreadable is "refuse", for a folder or an image that cannot be read ("skip" leaves it
+    out).
     """
     root = image_files.folder(data_dir, "with one subfolder a class")
-    files = image_files.list_below(root)
+    files, passed_over = image_files.below(root, reading.unreadable)
     ids = [file for file in files if "/" in file]
     _class_names(root, ids)  # refuses before hours of reading, not after
-    pixels, ids, notes = image_files.read(root, ids, image_size, unreadable)
+    pixels, ids, notes = image_files.read(root, ids, reading)
+    notes = passed_over + notes
     class_names = _class_names(root, ids)
     class_of_image = np.array([_top_folder(id_) for id_ in ids])
     labels = (class_of_image[:, None] == np.array(class_names)).astype(np.uint8)
@@ -44,18 +48,18 @@ def read(
 
 
 def read_without_labels(
-    data_dir: str | os.PathLike, image_size: int, unreadable: str
+    data_dir: str | os.PathLike, reading: Reading
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """Every image below data_dir, whatever its folders are called; .csv files are passed over.
+    """Every image below data_dir, whatever its folders are called.
 
     Returns and raises what `read` does, with no class: labels are uint8 [n, 0].
     """
     root = image_files.folder(data_dir, "of images")
-    files = image_files.images_below(root)
-    pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
+    files, passed_over = image_files.below(root, reading.unreadable)
+    pixels, ids, notes = image_files.read(root, files, reading)
     if not ids:
         raise UserError(f"`data_dir`={root}: no images in it; expected JPEG or PNG files")
-    return pixels, np.zeros((len(ids), 0), np.uint8), (), tuple(ids), tuple(notes)
+    return pixels, np.zeros((len(ids), 0), np.uint8), (), tuple(ids), tuple(passed_over + notes)
 
 
 def _top_folder(id_: str) -> str:

@@ -5,17 +5,36 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfhash import files
 from tfhash.data import images as image_ops
+from tfhash.data import libjpeg
 from tfhash.errors import UserError
 
+REFUSE, SKIP = "refuse", "skip"
 _PROGRESS_EVERY = 5000
+_BLOCK = 500  # files between two looks at what libjpeg complained about
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become pixels.
+
+    size: side in px that images are resized to. unreadable: "refuse" or "skip" what cannot be read.
+    megapixels: the limit of `images.decode`.
+    """
+
+    size: int
+    unreadable: str = REFUSE
+    megapixels: int = image_ops.MEGAPIXELS
 
 
 def folder(data_dir: str | os.PathLike, content: str) -> Path:
@@ -26,34 +45,43 @@ def folder(data_dir: str | os.PathLike, content: str) -> Path:
     return root
 
 
-def list_below(root: Path) -> list[str]:
-    """All files below root as sorted relative paths with "/"; hidden ones are left out."""
-    files = []
-    for parent, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if name[0] != "."]
-        paths = (Path(parent, name) for name in names if name[0] != ".")
-        files += [path.relative_to(root).as_posix() for path in paths]
-    return sorted(files)
+def below(root: Path, unreadable: str) -> tuple[list[str], list[str]]:
+    """All image files below root as sorted relative paths with "/", as `files.find` has them.
 
-
-def images_below(root: Path) -> list[str]:
-    """`list_below` without the .csv files, which may stand beside the images that they speak of."""
-    return [file for file in list_below(root) if not file.lower().endswith(".csv")]
-
-
-def read(
-    root: Path, ids: list[str], image_size: int, unreadable: str
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """The images root/ID, resized to image_size x image_size pixels.
-
-    JPEG and PNG are told by content. Returns uint8 [n, image_size, image_size, 3], the ids of
-    these images, and notes: a sentence each on files left out and on files of the same bytes.
-    Raises UserError where unreadable="refuse" and a file is no readable image ("skip" leaves it
-    out).
+    Returns these, and notes: a sentence each on what was passed over. Raises UserError where root
+    cannot be listed and, where unreadable="refuse", where something below it cannot be looked into.
     """
-    pixels = np.empty((len(ids), image_size, image_size, 3), np.uint8)
-    digests, reasons = fill(pixels, root, ids)
-    if reasons and unreadable == "refuse":
+    try:
+        found = files.find(root)
+    except OSError as error:
+        raise UserError(f"`data_dir`={root}: {error.strerror}") from None
+    notes = found.notes()
+    if found.unreadable:
+        what = f"{len(found.unreadable)} folders, links or files could not be looked into"
+        first, reason = next(iter(sorted(found.unreadable.items())))
+        if unreadable == REFUSE:
+            raise UserError(
+                f"`data_dir`={root}: {what}, the first is {first} ({reason}); make them readable or"
+                " choose `unreadable`=skip"
+            )
+        for path, reason in found.unreadable.items():
+            logging.warning("skipped %s: %s", root / path, reason)
+        notes.append(f"{what} and are skipped")
+    return found.files, notes
+
+
+def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list[str], list[str]]:
+    """The images root/ID, resized to size x size pixels.
+
+    JPEG and PNG are told by content. Returns uint8 [n, size, size, 3], the ids of these images, and
+    notes: a sentence each on files left out, on files damaged in part, and on files of the same
+    bytes. Raises UserError where unreadable="refuse" and a file is no readable image ("skip" leaves
+    it out).
+    """
+    pixels = np.empty((len(ids), reading.size, reading.size, 3), np.uint8)
+    filled = fill(pixels, root, ids, reading.megapixels)
+    reasons, digests = filled.reasons, filled.digests
+    if reasons and reading.unreadable == REFUSE:
         first, reason = next(iter(reasons.items()))
         raise UserError(
             f"`data_dir`={root}: {len(reasons)} of {len(ids)} files are unreadable, the first is"
@@ -68,40 +96,69 @@ def read(
         for target, source in enumerate(rows):  # in place: a second copy may not fit in memory
             pixels[target] = pixels[source]
         pixels, ids = pixels[: len(rows)], [ids[row] for row in rows]
+    for id_, complaint in filled.damaged.items():
+        logging.warning("%s is damaged in part: %s", root / id_, complaint)
+    if filled.damaged:
+        notes.append(f"{len(filled.damaged)} JPEG files are damaged in part and used as they are")
     if repeated := len(digests) - len(set(digests)):
         notes.append(f"{repeated} images repeat the bytes of another image")
     return pixels, ids, notes
 
 
-def fill(pixels: np.ndarray, root: Path, ids: list[str]) -> tuple[list[bytes], dict[str, str]]:
-    """Decodes and resizes each file into its row of `pixels`, uint8 [n, size, size, 3].
+@dataclass
+class Filled:
+    """What came of files: digests of those that could be read, by id the reason for each other
+    one, and what libjpeg said of those that it could read in part."""
 
-    Returns the digests of the files that could be read, and for each other id the reason.
-    """
-    size = pixels.shape[1]
+    digests: list[bytes] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+
+
+def fill(
+    pixels: np.ndarray, root: Path, ids: Sequence[str], megapixels: int = image_ops.MEGAPIXELS
+) -> Filled:
+    """Decodes and resizes each file root/ID into its row of `pixels`, uint8 [n, size, size, 3]."""
+    size, limits = pixels.shape[1], image_ops.Limits(megapixels)
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # three times as fast as eagerly
     def decode_and_resize(image_bytes: tf.Tensor) -> tf.Tensor:
-        return image_ops.resize(image_ops.decode(image_bytes), size)
+        return image_ops.resize(image_ops.decode(image_bytes, megapixels), size)
 
     def fill_row(row: int) -> tuple[bytes, str]:
         try:
-            image_bytes = (root / ids[row]).read_bytes()
+            image_bytes = files.read(root / ids[row], limits.bytes).data
             pixels[row] = decode_and_resize(image_bytes).numpy()
-        except (OSError, tf.errors.InvalidArgumentError) as error:
+        except (files.FileError, tf.errors.InvalidArgumentError) as error:
             return b"", _one_line(error)
         return hashlib.sha256(image_bytes).digest(), ""
 
-    digests, reasons = [], {}
+    filled = Filled()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        for row, (digest, reason) in enumerate(threads.map(fill_row, range(len(ids)))):
-            if reason:
-                reasons[ids[row]] = reason
-            else:
-                digests.append(digest)
-            if (row + 1) % _PROGRESS_EVERY == 0:
-                logging.info("read %d of %d files of %s", row + 1, len(ids), root)
-    return digests, reasons
+        for start in range(0, len(ids), _BLOCK):
+            rows = range(start, min(start + _BLOCK, len(ids)))
+            with libjpeg.complaints() as complaints:
+                for row, (digest, reason) in zip(rows, threads.map(fill_row, rows), strict=True):
+                    if reason:
+                        filled.reasons[ids[row]] = reason
+                    else:
+                        filled.digests.append(digest)
+            if complaints:  # of which files? One at a time, it can only be this one
+                filled.damaged |= _damaged(rows, ids, fill_row)
+            if rows.stop // _PROGRESS_EVERY > start // _PROGRESS_EVERY:
+                logging.info("read %d of %d files of %s", rows.stop, len(ids), root)
+    return filled
+
+
+def _damaged(rows: range, ids: Sequence[str], fill_row) -> dict[str, str]:
+    """What libjpeg says of each file that it reads in part only."""
+    damaged = {}
+    for row in rows:
+        with libjpeg.complaints() as complaints:
+            _, reason = fill_row(row)
+        if complaints and not reason:
+            damaged[ids[row]] = complaints[0]
+    return damaged
 
 
 def _one_line(error: Exception) -> str:

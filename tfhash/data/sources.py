@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfhash.data import folder, table, tf_dataset
+from tfhash.data import folder, image_files, table, tf_dataset
 from tfhash.data import images as image_ops
+from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ def load(
     *,
     data_dir: str | os.PathLike | None = None,
     image_size: int | None = None,
-    unreadable: str = "refuse",
+    unreadable: str = image_files.REFUSE,
+    max_image_megapixels: int = image_ops.MEGAPIXELS,
     labels_csv: str | os.PathLike | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
     data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
     and images are; digits needs none. image_size: None is the data set's own default. unreadable:
-    what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip". labels_csv: the
+    what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip".
+    max_image_megapixels: the limit of `images.decode`, for a file. labels_csv: the
     labels of csv, see table.read_table; without data_dir the images of csv have no pixels, and
     only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
@@ -85,12 +88,13 @@ def load(
         raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
     if image_size is not None and image_size < 1:
         raise UserError(f"`image_size`={image_size}: expected at least 1")
-    if unreadable not in ("refuse", "skip"):
+    if unreadable not in (image_files.REFUSE, image_files.SKIP):
         raise UserError(f"`unreadable`={unreadable}: expected refuse or skip")
     if labels_csv and name != "csv":
         raise UserError(f"`labels_csv`={labels_csv}: only with `dataset`=csv, received {name}")
+    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
     return _SOURCES[name](
-        data_dir=data_dir, image_size=image_size, unreadable=unreadable, labels_csv=labels_csv
+        data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
     )
 
 
@@ -170,28 +174,28 @@ def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
     )
 
 
-def _folder(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
+def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
     """One subfolder a class: see folder.read."""
     if not data_dir:
         raise UserError("`data_dir`: missing; `dataset`=folder needs a folder of class folders")
-    return ImageSet("folder", *folder.read(data_dir, image_size or FILES_SIZE, unreadable))
+    return ImageSet("folder", *folder.read(data_dir, reading))
 
 
-def _images(*, data_dir, image_size: int | None, unreadable: str, **_) -> ImageSet:
+def _images(*, data_dir, reading: Reading, **_) -> ImageSet:
     """Files without labels: see folder.read_without_labels."""
     if not data_dir:
         raise UserError("`data_dir`: missing; `dataset`=images needs a folder of images")
-    read = folder.read_without_labels(data_dir, image_size or FILES_SIZE, unreadable)
+    read = folder.read_without_labels(data_dir, reading)
     return ImageSet("images", *read)
 
 
-def _csv(*, data_dir, image_size: int | None, unreadable: str, labels_csv) -> ImageSet:
+def _csv(*, data_dir, reading: Reading, labels_csv, **_) -> ImageSet:
     """Files whose labels stand in a CSV, or without data_dir their labels alone: see table."""
     if not labels_csv:
         raise UserError("`labels_csv`: missing; `dataset`=csv needs a CSV of labels")
     if not data_dir:
         return ImageSet("csv", *table.read_without_images(labels_csv))
-    read = table.read(data_dir, labels_csv, image_size or FILES_SIZE, unreadable)
+    read = table.read(data_dir, labels_csv, reading)
     return ImageSet("csv", *read)
 
 

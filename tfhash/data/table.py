@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from tfhash.data import image_files
+from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
 
 PATH, LABELS, SEPARATOR = "path", "labels", ";"
@@ -28,33 +29,32 @@ class Table:
 def read(
     data_dir: str | os.PathLike,
     labels_csv: str | os.PathLike,
-    image_size: int,
-    unreadable: str,
+    reading: Reading,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Every image below data_dir, with the labels that labels_csv (see `read_table`) gives it.
 
     A file that the CSV does not name has no label. Returns, sorted by id, images uint8
-    [n, image_size, image_size, 3]; labels uint8 multi-hot [n, C], all zero without a label; class
+    [n, size, size, 3]; labels uint8 multi-hot [n, C], all zero without a label; class
     names (C, sorted, without empty classes); ids (paths relative to data_dir); notes. Raises
     UserError for a missing data_dir, what `read_table` refuses, fewer than two classes with images,
-    and, where unreadable="refuse", for a path without a file and a file that is no readable image
-    ("skip" leaves them out).
+    and, where reading.unreadable is "refuse", for a path without a file, and a folder or an image
+    that cannot be read ("skip" leaves them out).
     """
     root = image_files.folder(data_dir, "of images")
     table = read_table(labels_csv)
-    files = image_files.images_below(root)
+    files, passed_over = image_files.below(root, reading.unreadable)
     missing = sorted(table.labels.keys() - set(files))
-    if missing and unreadable == "refuse":
+    if missing and reading.unreadable == image_files.REFUSE:
         raise UserError(
             f"`labels_csv`: {labels_csv}: {len(missing)} of {len(table.labels)} paths have no file"
             f" in {root}, the first is {missing[0]}; remove them or choose `unreadable`=skip"
         )
     _class_names(labels_csv, table, files)  # refuses before hours of reading, not after
-    pixels, ids, notes = image_files.read(root, files, image_size, unreadable)
+    pixels, ids, notes = image_files.read(root, files, reading)
     if missing:
         notes.append(f"{len(missing)} paths of the CSV without a file skipped")
     labels, class_names, of_labels = _labels(labels_csv, table, ids)
-    return pixels, labels, class_names, tuple(ids), tuple(notes + of_labels)
+    return pixels, labels, class_names, tuple(ids), tuple(passed_over + notes + of_labels)
 
 
 def read_without_images(

@@ -104,6 +104,7 @@ def load_images(config: Experiment) -> ImageSet:
         data_dir=config.data_dir,
         image_size=config.image_size,
         unreadable=config.unreadable,
+        max_image_megapixels=config.max_image_megapixels,
         labels_csv=config.labels_csv,
     )
     for note in image_set.notes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfhash.data import splits
+from tfhash.data import images, splits
 from tfhash.evaluation import retrieval
 from tfhash.hashers.base import MOST_SEED
 from tfhash.settings import Configuration, setting
@@ -34,6 +34,14 @@ class Experiment(Configuration):
         "refuse",
         "refuse or skip images that cannot be read, or are missing",
         choices=("refuse", "skip"),
+        group="data",
+    )
+    max_image_megapixels: int = setting(
+        images.MEGAPIXELS,
+        "pixels that an image file may have, in millions; a JPEG of up to five times as many is "
+        "decoded at a reduced scale; exported with the encoder",
+        least=1,
+        most=1000,
         group="data",
     )
     image_size: int | None = setting(
