@@ -9,6 +9,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+import tfhash
+
 
 def hardware() -> str:
     """The processor, its threads that this process may use, and the GPUs."""
@@ -29,6 +31,7 @@ def hardware() -> str:
 
 def versions() -> dict[str, str]:
     """The versions that can change a number."""
-    packages = ("tfhash", "tensorflow", "keras", "numpy", "scikit-learn")
+    packages = ("tensorflow", "keras", "numpy", "scikit-learn")
     found = {package: importlib.metadata.version(package) for package in packages}
-    return {"python": platform.python_version(), **found}
+    # A checkout on the PYTHONPATH is not an installed package.
+    return {"python": platform.python_version(), "tfhash": tfhash.__version__, **found}
