@@ -88,11 +88,7 @@ def _of_tiff(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     big = _whole(data, start, 2, big=True) == int.from_bytes(b"MM", "big")
 
     def whole(at: tf.Tensor, width: int) -> tf.Tensor:
-        return tf.cond(
-            big,
-            lambda: _whole(data, at, width, big=True),
-            lambda: _whole(data, at, width, big=False),
-        )
+        return _whole(data, at, width, big=big)
 
     # An offset beyond the file, 2**31 and more too, reads zeros.
     directory = start + tf.clip_by_value(whole(start + 4, 4), 0, tf.size(data))
@@ -103,13 +99,15 @@ def _of_tiff(data: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
     return tf.where((value >= 1) & (value <= 8), value, 1)
 
 
-def _whole(data: tf.Tensor, at: tf.Tensor, width: int, *, big: bool) -> tf.Tensor:
-    """The whole numbers of `width` bytes at positions of any shape, int32; beyond the end 0."""
+def _whole(data: tf.Tensor, at: tf.Tensor, width: int, *, big: bool | tf.Tensor) -> tf.Tensor:
+    """The whole numbers of `width` bytes at positions of any shape, int32; beyond the end 0.
+
+    big: whether the first byte is the highest.
+    """
     places = at[..., tf.newaxis] + tf.range(width)
-    octets_there = tf.gather(_padded(data), tf.clip_by_value(places, 0, tf.size(data)))
-    powers = [8 * power for power in range(width)]
-    shifts = tf.constant(powers[::-1] if big else powers)
-    return tf.reduce_sum(tf.bitwise.left_shift(octets_there, shifts), -1)
+    there = tf.gather(_padded(data), tf.clip_by_value(places, 0, tf.size(data)))
+    there = tf.where(big, there[..., ::-1], there)
+    return tf.reduce_sum(tf.bitwise.left_shift(there, 8 * tf.range(width)), -1)
 
 
 def _padded(data: tf.Tensor) -> tf.Tensor:

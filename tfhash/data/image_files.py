@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -119,11 +120,8 @@ def fill(
     pixels: np.ndarray, root: Path, ids: Sequence[str], megapixels: int = image_ops.MEGAPIXELS
 ) -> Filled:
     """Decodes and resizes each file root/ID into its row of `pixels`, uint8 [n, size, size, 3]."""
-    size, limits = pixels.shape[1], image_ops.Limits(megapixels)
-
-    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # three times as fast as eagerly
-    def decode_and_resize(image_bytes: tf.Tensor) -> tf.Tensor:
-        return image_ops.resize(image_ops.decode(image_bytes, megapixels), size)
+    limits = image_ops.Limits(megapixels)
+    decode_and_resize = _decoder(pixels.shape[1], megapixels)
 
     def fill_row(row: int) -> tuple[bytes, str]:
         try:
@@ -150,7 +148,20 @@ def fill(
     return filled
 
 
-def _damaged(rows: range, ids: Sequence[str], fill_row) -> dict[str, str]:
+@functools.cache  # tracing takes as long as decoding some hundred images
+def _decoder(size: int, megapixels: int) -> Callable[[bytes], tf.Tensor]:
+    """From the bytes of a file to its pixels, uint8 [size, size, 3]."""
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])  # three times as fast as eagerly
+    def decode_and_resize(image_bytes: tf.Tensor) -> tf.Tensor:
+        return image_ops.resize(image_ops.decode(image_bytes, megapixels), size)
+
+    return decode_and_resize
+
+
+def _damaged(
+    rows: range, ids: Sequence[str], fill_row: Callable[[int], tuple[bytes, str]]
+) -> dict[str, str]:
     """What libjpeg says of each file that it reads in part only."""
     damaged = {}
     for row in rows:
