@@ -2,7 +2,7 @@
 
 from tfhash.figures.curves import against, precision_at, precision_recall
 from tfhash.figures.images import image_grid, top_results, top_results_of_methods
-from tfhash.figures.style import MOST_LINES, Look
+from tfhash.figures.style import MOST_LINES, Look, optional
 from tfhash.figures.synthetic import (
     nearest_real,
     synthetic_by_class,
@@ -16,6 +16,7 @@ __all__ = [
     "against",
     "image_grid",
     "nearest_real",
+    "optional",
     "precision_at",
     "precision_recall",
     "synthetic_by_class",

@@ -89,17 +89,18 @@ def against(
     with matplotlib.rc_context(STYLE):
         figure, axes = line_figure(x_label, y_label)
         _check_any("values", values)
+        drawn = []
         for label, look in _looks(values, looks).items():
             points = sorted(values[label].items())
-            axes.errorbar(
+            line = axes.errorbar(
                 [x for x, _ in points],
                 [np.mean(repeats) for _, repeats in points],
                 yerr=[float(np.std(r, ddof=1)) if len(r) > 1 else 0.0 for _, r in points],
-                label=label,
                 elinewidth=0.8,
                 **look.options(),
             )
-        legend_below(figure, values)
+            drawn.append(line)
+        legend_below(figure, drawn, list(values))
         _scale(axes, numbers)
         axes.set_xticks(numbers, labels=[f"{x:g}" for x in numbers])
         axes.xaxis.set_minor_locator(NullLocator())
@@ -136,15 +137,17 @@ def _depths(run: Mapping) -> set[int]:
 def _draw(axes: Axes, lines: Mapping[str, _Line], looks: Looks | None, **options) -> None:
     """Draws the lines, a band around those with repeats, and the legend; options: of Axes.plot."""
     _check_any("runs", lines)
+    drawn = []
     for label, look in _looks(lines, looks).items():
         x, y = lines[label]
         mean = y.mean(axis=0)
-        axes.plot(x, mean, label=label, **look.options(), **options)
+        drawn += axes.plot(x, mean, **look.options(), **options)
         if len(y) > 1:
             deviation = y.std(axis=0, ddof=1)
             band: dict[str, Any] = {"color": look.colour, "alpha": 0.12, "linewidth": 0}
             axes.fill_between(x, mean - deviation, mean + deviation, **band)
-    legend_below(axes.figure, lines)  # type: ignore[arg-type]  # of no subfigure
+    figure: Any = axes.figure  # of no subfigure
+    legend_below(figure, drawn, list(lines))
 
 
 def _looks(labels: Iterable[str], looks: Looks | None) -> Looks:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from tfhash.figures.style import PAGE_WIDTH, STYLE, save
+from tfhash.figures.style import PAGE_WIDTH, STYLE, drawn, save
 
 HIT_COLOUR = "#009E73"
 MISS_COLOUR = "#D55E00"
@@ -80,7 +80,7 @@ def top_results_of_methods(
     for query, image in enumerate(query_images):
         for position, (name, (images, hits)) in enumerate(results.items()):
             beside = image if position == 0 else None
-            rows.append(_Row(top, name, beside, images[query], hits[query]))
+            rows.append(_Row(top, drawn(name), beside, images[query], hits[query]))
             top += height / width + ROW_GAP
         top += BLOCK_GAP
     _draw_results(rows, path)
@@ -172,9 +172,9 @@ def check(name: str, array: np.ndarray, dtype: type, *shape: int | str) -> None:
 
 
 def names_of(argument: str, names: Sequence[str] | None, count: int) -> Sequence[str]:
-    """The names, one an image; empty ones where there are none."""
+    """The names as they are drawn, one an image; empty ones where there are none."""
     if names is None:
         return [""] * count
     if len(names) != count:
         raise ValueError(f"{argument} has {len(names)} entries; allowed: {count}, one an image")
-    return names
+    return [drawn(name) for name in names]

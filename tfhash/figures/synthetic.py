@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from tfhash.figures.images import GRID_GAP, check, draw_image, image_figure, image_grid, names_of
-from tfhash.figures.style import STYLE, save
+from tfhash.figures.style import STYLE, drawn, save
 
 HALVES_GAP = 0.7  # between the left half and the right one; in widths of an image, as are these:
 TITLE_HEIGHT = 0.65  # above each half of a row
@@ -45,7 +45,7 @@ def synthetic_triplets(
         figure, axes = image_figure(grid_width, grid_height)
         draw_image(axes, grid, 0, 0, width=grid_width)
         axes.set_xticks(columns, labels=class_names)
-        axes.set_yticks(rows, labels=["$x$", "$G_p(x)$", "$G_n(x)$"])
+        axes.set_yticks(rows, labels=["$x$", "$G_p(x)$", "$G_n(x)$"], parse_math=True)
         save(figure, path, bbox_inches="tight")
 
 
@@ -76,7 +76,9 @@ def synthetic_by_class(
         for grid, left, grid_width in zip(grids, (0, second), widths, strict=True):
             draw_image(axes, grid, left, 0, width=grid_width)
         _divide(axes, second - HALVES_GAP / 2, grid_height)
-        axes.set_xticks([widths[0] / 2, second + widths[1] / 2], labels=titles)
+        axes.set_xticks(
+            [widths[0] / 2, second + widths[1] / 2], labels=[drawn(title) for title in titles]
+        )
         axes.set_yticks(rows, labels=class_names)
         save(figure, path, bbox_inches="tight")
 

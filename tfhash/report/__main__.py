@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from absl import flags
 
 from tfhash.cli import mains
 from tfhash.errors import UserError
+from tfhash.names import encoded, shown
 from tfhash.report import page, records, rows
 
 NAME = "tfhash.report"
@@ -45,19 +47,21 @@ def _write_report(directories: Sequence[str]) -> None:
         from tfhash.report import figures  # matplotlib takes a second, and tables need none
 
         try:
-            paths = figures.draw(sections, Path(given.figures_dir), given.figure_bits)
+            Path(given.figures_dir).mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=given.figures_dir).close()
         except OSError as error:
             raise UserError(f"--figures_dir={given.figures_dir}: {error}") from error
-        print("\n".join(f"wrote {path}" for path in paths) or "no figure: nothing to draw")
+        paths = figures.draw(sections, Path(given.figures_dir), given.figure_bits)
+        print("\n".join(f"wrote {shown(path)}" for path in paths) or "no figure: nothing to draw")
 
 
 def _write(flag: str, path: str, text: str) -> None:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(text, encoding="utf-8", newline="")
+        Path(path).write_bytes(encoded(text))
     except OSError as error:
         raise UserError(f"--{flag}={path}: {error}") from error
-    print(f"wrote {path}")
+    print(f"wrote {shown(path)}")
 
 
 def define_flags() -> None:

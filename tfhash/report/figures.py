@@ -48,7 +48,8 @@ def draw(sections: Sequence[Section], directory: Path, bits: int | None = None) 
     """Draws the papers' figures of all sections into folders of `directory`; answers their paths.
 
     bits: the code length of the curves; by default 48, or the longest of a section without it. More
-    lines than a figure holds go on in the next one. Raises UserError where no section has `bits`.
+    lines than a figure holds go on in the next one. One that fails leaves a warning and has no
+    path. Raises UserError where no section has `bits`.
     """
     lengths = sorted({length for section in sections for length in section.code_lengths})
     if bits not in (None, *lengths):
@@ -91,8 +92,9 @@ def _draw_curves(section: Section, folder: Path, looks: _Looks, bits: int | None
             if bits in row.results and _all_have(row.results[bits], key)
         }
         for path, part in _pages(runs, folder / f"{name}_{bits}.png"):
-            plot(part, path, looks.of(part))
-            yield path
+            with figures.optional(path):
+                plot(part, path, looks.of(part))
+                yield path
 
 
 def _draw_real_fractions(section: Section, folder: Path) -> Iterator[Path]:
@@ -160,8 +162,9 @@ def _draw_points(
     """Draws the lines of two points or more."""
     lines = {label: values for label, values in points.items() if len(values) > 1}
     for page, part in _pages(lines, path):
-        figures.against(part, x, y, page, None if looks is None else looks.of(part))
-        yield page
+        with figures.optional(page):
+            figures.against(part, x, y, page, None if looks is None else looks.of(part))
+            yield page
 
 
 def _pages(lines: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

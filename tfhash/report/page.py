@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfhash.report import published
+from tfhash.report import markdown, published
 from tfhash.report.records import record
 from tfhash.report.rows import Result, Row, Section
 
@@ -31,7 +31,7 @@ def render(sections: Sequence[Section], command: str, notes: str = "") -> str:
     sources = [f"- {name}: {source}" for name, source in published.SOURCES.items()]
     parts = [
         "# Results",
-        f"Made by `{command}`.",
+        f"Made by {markdown.code(command)}.",
         _HOW_TO_READ,
         "The papers; where both have a number, the first one's is compared with:\n\n"
         + "\n".join(sources),
@@ -40,7 +40,7 @@ def render(sections: Sequence[Section], command: str, notes: str = "") -> str:
         parts.append(notes.strip())
     for section in sections:
         parts += [
-            f"## {section.dataset}, {section.protocol}",
+            f"## {markdown.plain(f'{section.dataset}, {section.protocol}')}",
             _overview(section),
             _measurements(section),
             _splits(section),
@@ -59,13 +59,13 @@ def _overview(section: Section) -> str:
         sources = dict.fromkeys(one["source"] for one in flat.values() if one["source"])
         cells = [_judged(flat[k]) if k in flat else "-" for k in lengths]
         rows.append([str(row.number), *_title(row), *cells, "; ".join(sources) or "-"])
-    return _table(header, rows)
+    return markdown.table(header, rows, _LEFT_ALIGNED)
 
 
 def _title(row: Row) -> tuple[str, str]:
     """The cells method and variant."""
     method, _, rest = row.title.partition(" ")
-    return method, rest or "-"
+    return markdown.plain(method), markdown.plain(rest) or "-"
 
 
 def _judged(one: Mapping[str, Any]) -> str:
@@ -93,7 +93,7 @@ def _measurements(section: Section) -> str:
         + [_by_length(row, cell) for cell in columns.values()]
         for row in section.rows
     ]
-    return _table(header, rows)
+    return markdown.table(header, rows, _LEFT_ALIGNED)
 
 
 def _by_length(row: Row, cell: Callable[[Result], str]) -> str:
@@ -113,7 +113,7 @@ def _splits(section: Section) -> str:
     parts = []
     for seed, fingerprints in sorted(rows_of.items(), key=lambda item: item[0] or 0):
         for fingerprint, numbers in fingerprints.items():
-            part = f"seed {'-' if seed is None else seed} `{fingerprint}`"
+            part = f"seed {'-' if seed is None else seed} {markdown.code(fingerprint)}"
             if len(fingerprints) > 1:
                 word = "row" if len(numbers) == 1 else "rows"
                 part += f" ({word} {', '.join(map(str, sorted(numbers)))})"
@@ -126,12 +126,12 @@ def _commands(section: Section) -> str:
     is_shared = len({_hardware(row) for row in section.rows}) == 1
     lines = [f"Hardware: {_hardware(section.rows[0])}.", ""] if is_shared else []
     for row in section.rows:
-        command = f"`{row.first['command']}`" if row.first["command"] else "-"
-        lines.append(f"{row.number}. {row.title}: {command}")
+        command = markdown.code(row.first["command"]) if row.first["command"] else "-"
+        lines.append(f"{row.number}. {markdown.plain(row.title)}: {command}")
         model, changed = section.changes(row)
         notes = []
         if changed:
-            changes = ", ".join(f"`--{flag}={value}`" for flag, value in changed.items())
+            changes = ", ".join(markdown.code(f"--{flag}={value}") for flag, value in changed.items())
             notes.append(f"unlike row {model.number}: {changes}")
         if not is_shared:
             notes.append(f"hardware: {_hardware(row)}")
@@ -142,7 +142,7 @@ def _commands(section: Section) -> str:
 
 def _hardware(row: Row) -> str:
     found = {name for result in row.results.values() for name in result.distinct("hardware")}
-    return "; ".join(sorted(found)) or "-"
+    return markdown.plain("; ".join(sorted(found))) or "-"
 
 
 def _also_published(section: Section, row: Row) -> list[str]:
@@ -154,12 +154,6 @@ def _also_published(section: Section, row: Row) -> list[str]:
             if other.map != papers[0].map:
                 differing[other.source].append(f"{other.map:.3f} at {code_length} bits")
     return [f"{source} has {', '.join(numbers)}" for source, numbers in differing.items()]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    alignment = [":--" if name in _LEFT_ALIGNED else "--:" for name in header]
-    lines = [[cell.replace("|", r"\|") for cell in line] for line in (header, alignment, *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _number(value: float | None, spec: str) -> str:

@@ -63,7 +63,10 @@ def records(sections: Iterable[Section]) -> list[dict[str, Any]]:
 
 
 def to_csv(flat: Sequence[Mapping[str, Any]]) -> str:
-    """The records as CSV (RFC 4180) with a header; a list or an object in a cell is JSON."""
+    """The records as CSV (RFC 4180) with a header; a list or an object in a cell is JSON.
+
+    A name that is no UTF-8 stands there as its surrogates: `names.encoded` makes its bytes of it.
+    """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(flat[0]) if flat else [])
     writer.writeheader()
@@ -78,5 +81,5 @@ def to_csv(flat: Sequence[Mapping[str, Any]]) -> str:
 
 
 def to_json(flat: Sequence[Mapping[str, Any]]) -> str:
-    """The records as a JSON array, floats unrounded."""
-    return json.dumps(flat, indent=1, ensure_ascii=False) + "\n"
+    """The records as a JSON array in ASCII, so of names of any bytes; floats unrounded."""
+    return json.dumps(flat, indent=1) + "\n"

@@ -83,11 +83,12 @@ def run(
     if target.writes and target.directory is not None:
         for part, arrays in of_part.items():
             folder.write_codes(target.directory, part, arrays)
-        draw(target.directory, content, packed, image_set, parts)
-        hasher.draw(image_set, parts, target.directory / "figures")
         if image_set.name not in sources.names():
             folder.write_samples(target.directory, folder.spread(image_set.images, 256))
-        target.write_json(folder.METRICS, content)
+        target.write_json(folder.METRICS, content)  # the run is finished, whatever pictures do
+        draw(target.directory, content, packed, image_set, parts)
+        with figures.optional(f"the figures of {experiment.method}"):
+            hasher.draw(image_set, parts, target.directory / "figures")
     return content
 
 
@@ -199,16 +200,26 @@ def draw(
 ) -> None:
     """The figures that every method has: curves, and the top results of a query of each class.
 
-    None where only triplets tell what is near: then no image is known to be relevant.
+    None where only triplets tell what is near: then no image is known to be relevant. One that
+    fails leaves a warning.
     """
     if len(parts.held_out):
         return
     pictures = directory / "figures"
     label = f"{metrics['method']}, {metrics['code_length']} bits"
-    figures.precision_recall({label: metrics}, pictures / "precision_recall.png")
-    figures.precision_at({label: metrics}, pictures / "precision_at.png")
-    if not image_set.images.size:  # given descriptors, no images
-        return
+    for plot in (figures.precision_recall, figures.precision_at):
+        path = pictures / f"{plot.__name__}.png"
+        with figures.optional(path):
+            plot({label: metrics}, path)
+    if image_set.images.size:  # not given descriptors alone
+        path = pictures / "top_results.png"
+        with figures.optional(path):
+            _draw_top_results(path, packed, image_set, parts)
+
+
+def _draw_top_results(
+    path: Path, packed: np.ndarray, image_set: ImageSet, parts: RetrievalSplits
+) -> None:
     queries = parts.query[one_of_each_class(image_set.labels[parts.query], TOP_QUERIES)]
     top = parts.database[codes.nearest(packed[queries], packed[parts.database], TOP_RESULTS)]
     shared = np.einsum("qc,qrc->qr", image_set.labels[queries], image_set.labels[top])
@@ -220,7 +231,7 @@ def draw(
         image_set.images[queries],
         image_set.images[top],
         shared > 0,
-        pictures / "top_results.png",
+        path,
         query_names=names,
     )
 
