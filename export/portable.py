@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import tfhash
-from tfhash.export import signatures
+from tfhash.export import fingerprint, signatures
 
 SIGNATURE = "encode_images"
 METADATA_FILE = "tfhash.json"  # as in the SavedModel's assets.extra
@@ -91,9 +91,11 @@ def describe(
     code_length: int, image_size: int, metadata: Mapping[str, Any], **more: Any
 ) -> dict[str, Any]:
     """What METADATA_FILE says: the run's metadata, what a reader of codes must know, and `more`."""
+    outputs = signatures.describe(code_length)[SIGNATURE]["outputs"]
+    del outputs[fingerprint.OUTPUT]  # a file cannot be swapped behind its reader's back
     signature = {
         "inputs": {"images": f"uint8 [N, {image_size}, {image_size}, 3]"},
-        "outputs": signatures.describe(code_length)[SIGNATURE]["outputs"],
+        "outputs": outputs,
     }
     return dict(metadata) | {
         "code_length": code_length,

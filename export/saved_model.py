@@ -18,7 +18,7 @@ import tensorflow as tf
 import tfhash
 from tfhash.data import images as image_ops
 from tfhash.data.arrays import as_images
-from tfhash.export import operations, signatures, verify, warmup
+from tfhash.export import fingerprint, operations, signatures, verify, warmup
 from tfhash.hashers.base import Hasher
 
 METADATA_FILE = Path("assets.extra", "tfhash.json")
@@ -53,10 +53,11 @@ def save(
     temporary = export_dir / f".{next_version(export_dir)}.tmp-{secrets.token_hex(4)}"
     try:
         limits = image_ops.Limits(max_image_megapixels)
-        _write(encoder, code_length, image_size, metadata, temporary, limits)
+        digits = signatures.fingerprint_of(encoder, code_length, image_size, limits.megapixels)
+        _write(encoder, code_length, image_size, metadata, digits, temporary, limits)
         if images is not None:
             operations.check(temporary)
-            verify.verify(temporary, encoder, images, warmup.read(temporary))
+            verify.verify(temporary, encoder, images, warmup.read(temporary), digits)
         return _publish(temporary, export_dir)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -126,6 +127,7 @@ def _write(
     code_length: int,
     image_size: int,
     metadata: Mapping[str, Any],
+    digits: str,
     folder: Path,
     limits: image_ops.Limits,
 ) -> None:
@@ -133,13 +135,14 @@ def _write(
     # Keras 3 model there.
     archive = keras.export.ExportArchive()
     archive.track(encoder)
-    functions = signatures.build(encoder, code_length, image_size, limits.megapixels)
+    functions = signatures.build(encoder, code_length, image_size, limits.megapixels, digits)
     for name, function in functions.items():  # the first becomes serving_default too
         archive.add_endpoint(name, function, input_signature=[signatures.INPUTS[name]])
     archive.write_out(os.fspath(folder), verbose=False)
     warmup_requests = warmup.write(folder, image_size)
 
     content = dict(metadata) | {
+        fingerprint.OUTPUT: digits,
         "code_length": code_length,
         "bit_order": "big",
         "threshold": signatures.THRESHOLD,

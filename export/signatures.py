@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfhash.data import images as image_ops
+from tfhash.export import fingerprint
 
 THRESHOLD = 0.5
 _PARALLEL_DECODES = 8
@@ -27,6 +28,7 @@ def build(
     code_length: int,
     image_size: int,
     megapixels: int = image_ops.MEGAPIXELS,
+    fingerprint_digits: str = "",
 ) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
     """The functions behind the signatures, by name, in the order of INPUTS.
 
@@ -37,6 +39,8 @@ def build(
     empty answer; a malformed input raises InvalidArgumentError, its message naming the input.
     `encode_bytes_partial` answers `valid` bool [n] too: where a file cannot be decoded, that row
     has valid False and all zeros, and the others are as they would be without it.
+    fingerprint_digits: what each function answers in every row of `fingerprint` string [n], a row
+    an image, so that a server can merge and part batches; "": there is no such output.
     """
 
     def answer(images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -53,7 +57,10 @@ def build(
         if valid is not None:
             embedding = tf.where(valid[:, tf.newaxis], embedding, 0.0)
         bits = tf.cast(embedding > THRESHOLD, tf.uint8)
-        return {"code": pack(bits), "bits": bits, "embedding": embedding}
+        outputs = {"code": pack(bits), "bits": bits, "embedding": embedding}
+        if fingerprint_digits:
+            outputs[fingerprint.OUTPUT] = tf.fill([count], tf.constant(fingerprint_digits))
+        return outputs
 
     def decode(one: tf.Tensor) -> tf.Tensor:
         image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
@@ -82,6 +89,25 @@ def build(
     }
 
 
+def fingerprint_of(
+    encoder: keras.Model,
+    code_length: int,
+    image_size: int,
+    megapixels: int = image_ops.MEGAPIXELS,
+) -> str:
+    """The fingerprint of an export of this encoder, of all from a file to its code.
+
+    Arguments and errors as of `build`.
+    """
+    name = "encode_bytes"
+    encode = tf.function(
+        build(encoder, code_length, image_size, megapixels)[name],
+        input_signature=[INPUTS[name]],
+        autograph=False,
+    )
+    return fingerprint.of(encode.get_concrete_function())
+
+
 def pack(bits: tf.Tensor) -> tf.Tensor:
     """Packs bits in the graph as numpy.packbits(axis=-1) does.
 
@@ -100,6 +126,7 @@ def describe(code_length: int) -> dict[str, dict[str, dict[str, str]]]:
         "code": f"uint8 [N, {-(-code_length // 8)}]",
         "bits": f"uint8 [N, {code_length}]",
         "embedding": f"float32 [N, {code_length}]",
+        fingerprint.OUTPUT: "string [N]",
     }
     files = {"image_bytes": "string [N]"}
     return {

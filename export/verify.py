@@ -39,18 +39,23 @@ class _Case(NamedTuple):
 
 
 def verify(
-    folder: Path, encoder: Callable, images: np.ndarray, warmup: Iterable[tuple[str, _Arrays]]
+    folder: Path,
+    encoder: Callable,
+    images: np.ndarray,
+    warmup: Iterable[tuple[str, _Arrays]],
+    fingerprint: str,
 ) -> None:
     """Compares the answers of a SavedModel with those of the Keras encoder it was made from.
 
     folder: the SavedModel. encoder: float32 [n, S, S, 3] in [0, 255] to [n, k] in [0, 1].
     images: uint8 [n >= 1, S, S, 3], at the encoder's own size; files of them are PNG, which loses
     nothing. warmup: requests, a signature and its inputs each, that only have to be answered.
+    fingerprint: what every row of every answer must name.
     Raises VerificationError, one line, at the first loader and signature that fail or that differ
     in any bit.
     """
     bits = _keras_embedding(encoder, images) > 0.5
-    cases = _cases(images, bits.astype(np.uint8))
+    cases = _cases(images, bits.astype(np.uint8), fingerprint)
     for number, (signature, inputs) in enumerate(warmup):
         cases.append(_Case(f"warm-up request {number}, {signature}", signature, inputs, {}))
     for loader, answers in _answers_of_new_process(folder, cases).items():
@@ -64,16 +69,17 @@ def verify(
                     )
 
 
-def _cases(images: np.ndarray, bits: np.ndarray) -> list[_Case]:
+def _cases(images: np.ndarray, bits: np.ndarray, fingerprint: str) -> list[_Case]:
     """Every signature on all images; the partial one also on a batch that ends in a broken file."""
     files = np.array([tf.io.encode_png(image).numpy() for image in images], object)
-    expected = {"bits": bits, "code": np.packbits(bits, axis=-1)}
+    rows = np.full(len(files), fingerprint.encode(), object)
+    expected = {"bits": bits, "code": np.packbits(bits, axis=-1), "fingerprint": rows}
     all_valid = {"valid": np.ones(len(files), bool)}
     damaged = files[:_BATCH].copy()
     of_damaged = {name: value[:_BATCH].copy() for name, value in (expected | all_valid).items()}
     damaged[-1] = b"not an image"
-    for value in of_damaged.values():
-        value[-1] = 0
+    for name in ("bits", "code", "valid"):
+        of_damaged[name][-1] = 0
     partial = "encode_bytes_partial"
     return [
         _Case("serving_default", "serving_default", {"images": images}, expected),

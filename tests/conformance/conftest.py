@@ -69,6 +69,10 @@ class Export:
             export_dir=export_dir,
         )
 
+    @property
+    def fingerprint(self) -> str:
+        return json.loads((self.folder / "assets.extra/tfhash.json").read_text())["fingerprint"]
+
     def embedding(self, images: np.ndarray) -> np.ndarray:
         return self._encoder(images.astype(np.float32), training=False).numpy()
 

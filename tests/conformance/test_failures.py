@@ -51,7 +51,7 @@ def test_the_request_names_no_model(server, refused):
         ({"signature": "none"}, PRECONDITION, 'Serving signature key "none" not found.'),
         ({"outputs": ["zz"]}, INVALID, (
             "output tensor alias not found in signature: zz Outputs expected to be in the set "
-            "{bits,code,embedding}."
+            "{bits,code,embedding,fingerprint}."
         )),
         ({"outputs": ["code", "code"]}, INVALID, "duplicate output tensor alias: code"),
     ],

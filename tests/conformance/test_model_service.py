@@ -39,6 +39,7 @@ def signatures(server):
 def test_metadata(signatures, name, inputs, more):
     signature = signatures[name]
     outputs = {"code": tf.uint8, "bits": tf.uint8, "embedding": tf.float32, **more}
+    outputs["fingerprint"] = tf.string
     assert {key: tf.as_dtype(value.dtype) for key, value in signature.inputs.items()} == inputs
     assert {key: tf.as_dtype(value.dtype) for key, value in signature.outputs.items()} == outputs
     assert signature.method_name == "tensorflow/serving/predict"

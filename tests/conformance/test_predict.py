@@ -20,7 +20,8 @@ def png(images) -> list[bytes]:
 @pytest.mark.parametrize("signature", ["", "serving_default", "encode_images"])
 def test_images(server, exports, images, signature):
     answer = server.encode(signature, images=images)
-    assert set(answer) == {"code", "bits", "embedding"}
+    assert set(answer) == {"code", "bits", "embedding", "fingerprint"}
+    assert set(answer["fingerprint"]) == {exports[2].fingerprint.encode()}
     np.testing.assert_array_equal(answer["code"], exports[2].code(images))
     np.testing.assert_array_equal(answer["code"], np.packbits(answer["bits"], axis=-1))
     np.testing.assert_allclose(answer["embedding"], exports[2].embedding(images), atol=1e-5)
@@ -50,7 +51,12 @@ def test_an_empty_batch(server, signature, inputs):
         pytest.skip("TF Serving that pads merged batches aborts where a request has no row")
     shapes = {name: value.shape for name, value in server.encode(signature, **inputs).items()}
     shapes.pop("valid", None)
-    assert shapes == {"code": (0, WIDTH), "bits": (0, CODE_LENGTH), "embedding": (0, CODE_LENGTH)}
+    assert shapes == {
+        "code": (0, WIDTH),
+        "bits": (0, CODE_LENGTH),
+        "embedding": (0, CODE_LENGTH),
+        "fingerprint": (0,),
+    }
 
 
 def test_one_value_may_stand_for_many(server, exports):
@@ -108,14 +114,15 @@ def test_both_encodings_of_an_answer(server, embedded, exports, images, as_conte
         if as_content and server.name == "embedded":
             server = stack.enter_context(embedded(as_content=True, warm_up=False))
             stack.enter_context(server.serving("tfhash", {2: exports[2].folder}))
-        outputs = server.predict(images=images).outputs
+        asked = ("code", "bits", "embedding")
+        outputs = server.predict(images=images, outputs=asked).outputs
     found = {
         name: (bool(tensor.tensor_content), bool(tensor.int_val or tensor.float_val))
         for name, tensor in outputs.items()
     }
     if server.name == "tf_serving" and found["code"] != (as_content, not as_content):
         pytest.skip("this server was started for the other encoding")
-    assert found == dict.fromkeys(("code", "bits", "embedding"), (as_content, not as_content))
+    assert found == dict.fromkeys(asked, (as_content, not as_content))
     arrays = {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
     dtypes = {name: (array.dtype, array.shape[0]) for name, array in arrays.items()}
     assert dtypes == {"code": ("uint8", 4), "bits": ("uint8", 4), "embedding": ("float32", 4)}

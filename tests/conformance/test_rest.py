@@ -28,7 +28,7 @@ def test_rows_of_files(server, exports, images, encoded, named):
     status, answer = server.rest("POST", PREDICT, FILES | {"instances": rows})
     assert status == 200
     assert set(answer) == {"predictions"}
-    assert set(answer["predictions"][0]) == {"code", "bits", "embedding"}
+    assert set(answer["predictions"][0]) == {"code", "bits", "embedding", "fingerprint"}
     expected = exports[2].code(images)
     np.testing.assert_array_equal(column(answer["predictions"], "code"), expected)
     np.testing.assert_allclose(
@@ -42,7 +42,7 @@ def test_columns_of_files(server, exports, images, encoded, named):
     status, answer = server.rest("POST", PREDICT, FILES | {"inputs": columns})
     assert status == 200
     assert set(answer) == {"outputs"}
-    assert set(answer["outputs"]) == {"code", "bits", "embedding"}
+    assert set(answer["outputs"]) == {"code", "bits", "embedding", "fingerprint"}
     np.testing.assert_array_equal(answer["outputs"]["code"], exports[2].code(images))
 
 

@@ -33,6 +33,7 @@ def test_metadata(tiny, published):
     assert tiny.run.items() <= content.items()
     assert content["code_length"] == CODE_LENGTH
     assert content["bit_order"] == "big"
+    assert content["signatures"]["encode_images"]["outputs"]["fingerprint"] == "string [N]"
     assert content["threshold"] == 0.5
     assert content["image_size"] == SIZE
     assert content["signatures"]["serving_default"] == "encode_images"
@@ -110,28 +111,30 @@ def test_other_codes_than_those_of_keras_stop_the_publishing(
 
 
 @pytest.mark.parametrize(
-    ("case", "output", "row", "size"),
+    ("case", "output", "row", "size", "spoil"),
     [
-        ("encode_bytes", "code", 5, 80),
-        ("encode_bytes_partial", "valid", 5, 40),
-        ("encode_bytes_partial with a broken file", "bits", 31, 416),
-        ("encode_bytes_partial with a broken file", "valid", 31, 32),
+        ("encode_bytes", "code", 5, 80, lambda value: value ^ 1),
+        ("encode_bytes_partial", "valid", 5, 40, lambda value: not value),
+        ("encode_images", "fingerprint", 5, 40, lambda value: b"other"),
+        ("encode_bytes_partial with a broken file", "bits", 31, 416, lambda value: value ^ 1),
+        ("encode_bytes_partial with a broken file", "valid", 31, 32, lambda value: not value),
     ],
 )
 def test_one_wrong_value_of_any_signature_is_found(
-    tiny, encoder, monkeypatch, case, output, row, size
+    tiny, encoder, monkeypatch, case, output, row, size, spoil
 ):
     """Sizes are those of 40 images, or of 32 in the batch that ends in a broken file, row 31."""
 
     def right_but_for_one_value(folder, cases):
         answers = [{name: value.copy() for name, value in one.expected.items()} for one in cases]
         names = [one.name for one in cases]
-        answers[names.index(case)][output][row, ...].flat[0] ^= True
+        values = answers[names.index(case)][output]
+        values[row, ...].flat[0] = spoil(values[row, ...].flat[0])
         return {"v1 Session": answers}
 
     monkeypatch.setattr(verify, "_answers_of_new_process", right_but_for_one_value)
     with pytest.raises(verify.VerificationError) as error:
-        verify.verify("unread", encoder, tiny.images(40), [])
+        verify.verify("unread", encoder, tiny.images(40), [], "f0")
     assert str(error.value) == (
         f"v1 Session, {case}, {output}: 1 of {size} values differ from Keras"
     )
@@ -152,7 +155,7 @@ def test_a_model_that_only_loads_as_a_function_is_refused(tiny, encoder, in_this
     with pytest.raises(
         verify.VerificationError, match="v1 Session, serving_default: FailedPreconditionError"
     ):
-        verify.verify(tmp_path, encoder, tiny.images(2), [])
+        verify.verify(tmp_path, encoder, tiny.images(2), [], "f0")
 
 
 def test_what_the_process_without_tfhash_says_at_last_is_the_error(
@@ -197,7 +200,7 @@ def test_the_command_publishes_a_run_and_shows_how_to_load_it(
 ):
     verified = []
 
-    def record(folder, encoder, images, requests):
+    def record(folder, encoder, images, requests, fingerprint):
         verified.append((len(images), len(list(requests))))
 
     monkeypatch.setattr(verify, "verify", record)

@@ -85,5 +85,6 @@ def test_training_with_xla_leaves_no_jit_compile(tiny, tmp_path):
     encoder.compile("sgd", "binary_crossentropy", jit_compile=True)
     images = tiny.images(8)
     encoder.fit(images.astype(np.float32), np.zeros([8, 13]), verbose=0)
-    saved_model._write(encoder, 13, 16, {}, tmp_path / "model", image_ops.Limits())
+    arguments = (encoder, 13, 16, {}, "f0", tmp_path / "model", image_ops.Limits())
+    saved_model._write(*arguments)
     operations.check(tmp_path / "model")
