@@ -56,15 +56,26 @@ def inputs(
 
 def answer(content: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """`predictions`, a row each, for a request in rows; else `outputs`, a column each."""
-    columns = {name: array.tolist() for name, array in outputs.items()}
+    columns = {name: _values(name, array) for name, array in outputs.items()}
     one = next(iter(columns.values())) if len(columns) == 1 else None
     if "inputs" in content:
         return {"outputs": columns if one is None else one}
     if one is None:
-        one = [
-            dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
-        ]
+        one = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return {"predictions": one}
+
+
+def _values(name: str, array: np.ndarray) -> Any:
+    """JSON values; of strings as TF Serving writes them, {"b64": ...} where a name says bytes."""
+    if array.dtype != object:
+        return array.tolist()
+
+    def text(value: bytes) -> Any:
+        if name.endswith("_bytes"):
+            return {"b64": base64.b64encode(value).decode()}
+        return value.decode(errors="replace")
+
+    return np.frompyfunc(text, 1, 1)(array).tolist()
 
 
 def _columns(rows: Any, names: list[str]) -> dict[str, list]:

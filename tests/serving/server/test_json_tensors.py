@@ -267,3 +267,12 @@ OUTPUTS = {"code": np.array([[1, 2], [3, 4]], np.uint8), "half": np.array([0.5, 
 )
 def test_answers(key, outputs, expected):
     assert json_tensors.answer({key: None}, outputs) == expected
+
+
+def test_strings_in_an_answer_are_text_or_base64_by_their_name():
+    strings = np.array([b"a", "\xe9".encode()], object)
+    found = json_tensors.answer({"inputs": 0}, {"name": strings, "image_bytes": strings})
+    assert found == {
+        "outputs": {"name": ["a", "\xe9"], "image_bytes": [{"b64": "YQ=="}, {"b64": "w6k="}]}
+    }
+    assert json_tensors.answer({"instances": 0}, {"name": strings[:0]}) == {"predictions": []}
