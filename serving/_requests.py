@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 import grpc
@@ -19,9 +19,9 @@ from tensorflow_serving.apis import (
 )
 
 from tfhash.errors import UserError
-from tfhash.serving import answers, errors
+from tfhash.serving import _channel, answers, errors
 from tfhash.serving._channel import MAX_MESSAGE_BYTES
-from tfhash.serving.answers import Codes, Metadata
+from tfhash.serving.answers import FINGERPRINT, Codes, Metadata
 
 Batch = np.ndarray | Sequence[bytes]
 STATUS = "GetModelStatus"
@@ -50,9 +50,12 @@ class Part(NamedTuple):
         return self.request.model_spec.signature_name
 
 
-@dataclass(frozen=True)
+@dataclass
 class Requests:
-    """Requests to one model at one target; the fields are arguments of HashClient."""
+    """Requests to one model at one target; the fields are arguments of HashClient.
+
+    has_fingerprint: whether the model is believed to tell its fingerprint.
+    """
 
     target: str
     model: str
@@ -61,6 +64,7 @@ class Requests:
     timeout: float
     max_batch: int
     in_flight: int
+    has_fingerprint: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         if not self.target or self.target.startswith(("http://", "https://")):
@@ -117,17 +121,37 @@ class Requests:
             return self.images(batch, bits=bits, embedding=embedding)
         return self.files(batch, on_error=on_error, bits=bits, embedding=embedding)
 
+    def outgoing(self, part: Part) -> predict_pb2.PredictRequest:
+        """The request of a part, without an output that the model is known not to have."""
+        if not self.has_fingerprint and FINGERPRINT in part.request.output_filter:
+            part.request.output_filter.remove(FINGERPRINT)
+        return part.request
+
+    def to_be_sent_again(self, part: Part, error: grpc.RpcError) -> bool:
+        """Whether a part failed only for that the model tells no fingerprint; then not asked again."""
+        if (
+            FINGERPRINT not in part.request.output_filter
+            or error.code() is not grpc.StatusCode.INVALID_ARGUMENT
+            or FINGERPRINT not in (error.details() or "")
+        ):
+            return False
+        part.request.output_filter.remove(FINGERPRINT)
+        self.has_fingerprint = False
+        return True
+
     def codes(self, part: Part, response: predict_pb2.PredictResponse) -> Codes:
         try:
             return answers.read_codes(response, part.request.output_filter, part.rows)
         except ValueError as error:
-            raise self._error(errors.HashServiceError, part.signature, None, str(error)) from None
+            raise self._of_answer(part.signature, error) from None
 
     def joined(self, part: Part, codes: Sequence[Codes]) -> Codes:
         """The codes of a batch, of which `part` was the last part."""
-        versions = sorted({one.version for one in codes})
-        if len(versions) > 1:
-            message = f"one batch was answered by the versions {versions}"
+        makers = sorted({(one.version, one.fingerprint, one.code.shape[1]) for one in codes})
+        if len(makers) > 1:
+            versions = [version for version, _, _ in makers]
+            which = "by several models of version" if len({*versions}) == 1 else "by the versions"
+            message = f"one batch was answered {which} {sorted({*versions})}"
             raise self._error(errors.VersionChanged, part.signature, None, message)
         return answers.join(codes)
 
@@ -137,10 +161,35 @@ class Requests:
         )
 
     def metadata(self, response: get_model_metadata_pb2.GetModelMetadataResponse) -> Metadata:
+        """Without the fingerprint, which only an answer to `fingerprint_request` tells."""
         try:
             return answers.read_metadata(response)
         except ValueError as error:
-            raise self._error(errors.HashServiceError, METADATA, None, str(error)) from None
+            raise self._of_answer(METADATA, error) from None
+
+    def fingerprint_request(self, metadata: Metadata) -> predict_pb2.PredictRequest | None:
+        """Asks just this version for its fingerprint, by one pixel; None where it has none."""
+        name = "encode_images"
+        signature = metadata.signatures.get(name)
+        self.has_fingerprint = signature is not None and FINGERPRINT in signature.outputs
+        if not self.has_fingerprint:
+            return None
+        spec = model_pb2.ModelSpec(name=self.model, signature_name=name)
+        spec.version.value = metadata.version
+        return predict_pb2.PredictRequest(
+            model_spec=spec,
+            output_filter=[FINGERPRINT],
+            inputs={"images": _image_tensor(np.zeros([1, 1, 1, 3], np.uint8))},
+        )
+
+    def with_fingerprint(
+        self, metadata: Metadata, response: predict_pb2.PredictResponse
+    ) -> Metadata:
+        """The metadata with what the answer to its `fingerprint_request` says."""
+        try:
+            return replace(metadata, fingerprint=answers.read_fingerprint(response, rows=1))
+        except ValueError as error:
+            raise self._of_answer(METADATA, error) from None
 
     def status_request(self) -> get_model_status_pb2.GetModelStatusRequest:
         spec = self._spec()
@@ -182,7 +231,15 @@ class Requests:
             message = f"not reachable within {timeout:g} s: {unreachable}"
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
             message = f"no answer within {timeout:g} s"
+        if code is grpc.StatusCode.UNAVAILABLE and (proxy := _channel.proxy(self.target)):
+            message = f"through the proxy {proxy}: {message}"
         return self._error(errors.of_status(code), signature, code, message)
+
+    def _of_answer(self, signature: str, error: ValueError) -> errors.HashServiceError:
+        """What `answers` objects to."""
+        mixed = isinstance(error, answers.MixedError)
+        kind = errors.VersionChanged if mixed else errors.HashServiceError
+        return self._error(kind, signature, None, str(error))
 
     def _error(
         self,
@@ -244,7 +301,7 @@ def _parts(
 
 
 def _outputs(bits: bool, embedding: bool) -> list[str]:
-    return ["code", *["bits"] * bits, *["embedding"] * embedding]
+    return ["code", *["bits"] * bits, *["embedding"] * embedding, FINGERPRINT]
 
 
 def _image_tensor(images: np.ndarray) -> tensor_pb2.TensorProto:

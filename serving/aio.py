@@ -47,9 +47,9 @@ class AsyncHashClient:
     ):
         self._requests = Requests(target, model, version, label, timeout, max_batch, in_flight)
         if tls is None:
-            self._channel = grpc.aio.insecure_channel(target, _channel.OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target, _channel.options(target))
         else:
-            self._channel = grpc.aio.secure_channel(target, tls, _channel.OPTIONS)
+            self._channel = grpc.aio.secure_channel(target, tls, _channel.options(target))
         self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
@@ -99,14 +99,15 @@ class AsyncHashClient:
 
     async def metadata(self) -> Metadata:
         """HashClient.metadata."""
-        request = self._requests.metadata_request()
+        metadata = await self._metadata()
+        request = self._requests.fingerprint_request(metadata)
+        if request is None:
+            return metadata
         try:
-            response = await self._prediction.GetModelMetadata(
-                request, timeout=self._requests.timeout
-            )
+            response = await self._prediction.Predict(request, timeout=self._requests.timeout)
         except grpc.RpcError as error:
             raise await self._error(METADATA, error) from error
-        return self._requests.metadata(response)
+        return self._requests.with_fingerprint(metadata, response)
 
     async def wait_until_ready(self, timeout: float = 60.0) -> int:
         """HashClient.wait_until_ready."""
@@ -162,16 +163,29 @@ class AsyncHashClient:
     def _send(self, part: Part) -> grpc.aio.Call | None:
         if not part.rows:
             return None
-        return self._prediction.Predict(part.request, timeout=self._requests.timeout)
+        request = self._requests.outgoing(part)
+        return self._prediction.Predict(request, timeout=self._requests.timeout)
 
     async def _receive(self, part: Part, call: grpc.aio.Call | None) -> Codes:
         if call is None:
-            return answers.no_codes(await self.metadata(), part.request.output_filter)
+            return answers.no_codes(await self._metadata(), part.request.output_filter)
         try:
             response = await call
         except grpc.RpcError as error:
+            if self._requests.to_be_sent_again(part, error):
+                return await self._receive(part, self._send(part))
             raise await self._error(part.signature, error) from error
         return self._requests.codes(part, response)
+
+    async def _metadata(self) -> Metadata:
+        request = self._requests.metadata_request()
+        try:
+            response = await self._prediction.GetModelMetadata(
+                request, timeout=self._requests.timeout
+            )
+        except grpc.RpcError as error:
+            raise await self._error(METADATA, error) from error
+        return self._requests.metadata(response)
 
     async def _ready_version(self, timeout: float) -> int:
         request = self._requests.status_request()

@@ -54,9 +54,9 @@ class HashClient:
     ):
         self._requests = Requests(target, model, version, label, timeout, max_batch, in_flight)
         if tls is None:
-            self._channel = grpc.insecure_channel(target, _channel.OPTIONS)
+            self._channel = grpc.insecure_channel(target, _channel.options(target))
         else:
-            self._channel = grpc.secure_channel(target, tls, _channel.OPTIONS)
+            self._channel = grpc.secure_channel(target, tls, _channel.options(target))
         self._prediction = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = model_service_pb2_grpc.ModelServiceStub(self._channel)
 
@@ -110,13 +110,16 @@ class HashClient:
         )
 
     def metadata(self) -> Metadata:
-        """Version, signatures and code length of the model."""
-        request = self._requests.metadata_request()
+        """Version, signatures, code length and fingerprint of the model."""
+        metadata = self._metadata()
+        request = self._requests.fingerprint_request(metadata)
+        if request is None:
+            return metadata
         try:
-            response = self._prediction.GetModelMetadata(request, timeout=self._requests.timeout)
+            response = self._prediction.Predict(request, timeout=self._requests.timeout)
         except grpc.RpcError as error:
             raise self._error(METADATA, error) from error
-        return self._requests.metadata(response)
+        return self._requests.with_fingerprint(metadata, response)
 
     def wait_until_ready(self, timeout: float = 60.0) -> int:
         """Waits until the model is served, and returns its version; a label is not looked at.
@@ -146,11 +149,7 @@ class HashClient:
     def _encode(self, parts: Iterator[Part]) -> Codes:
         first = next(parts)
         if first.rows and first.ends_batch:  # a blocking call takes 0.2 ms less than a future
-            try:
-                response = self._prediction.Predict(first.request, timeout=self._requests.timeout)
-            except grpc.RpcError as error:
-                raise self._error(first.signature, error) from error
-            return self._requests.codes(first, response)
+            return self._call(first)
         with closing(self._stream(chain([first], parts))) as batches:
             return next(batches)
 
@@ -177,19 +176,41 @@ class HashClient:
                 if call:
                     call.cancel()
 
+    def _call(self, part: Part) -> Codes:
+        request = self._requests.outgoing(part)
+        try:
+            response = self._prediction.Predict(request, timeout=self._requests.timeout)
+        except grpc.RpcError as error:
+            if self._requests.to_be_sent_again(part, error):
+                return self._call(part)
+            raise self._error(part.signature, error) from error
+        return self._requests.codes(part, response)
+
     def _send(self, part: Part) -> grpc.Future | None:
         if not part.rows:
             return None
-        return self._prediction.Predict.future(part.request, timeout=self._requests.timeout)
+        request = self._requests.outgoing(part)
+        return self._prediction.Predict.future(request, timeout=self._requests.timeout)
 
     def _receive(self, part: Part, call: grpc.Future | None) -> Codes:
         if call is None:
-            return answers.no_codes(self.metadata(), part.request.output_filter)
+            return answers.no_codes(self._metadata(), part.request.output_filter)
         try:
             response = call.result()
         except (grpc.RpcError, grpc.FutureCancelledError) as error:
+            if self._requests.to_be_sent_again(part, call):
+                return self._call(part)
             raise self._error(part.signature, call) from error
         return self._requests.codes(part, response)
+
+    def _metadata(self) -> Metadata:
+        """Without the fingerprint, which takes a second call."""
+        request = self._requests.metadata_request()
+        try:
+            response = self._prediction.GetModelMetadata(request, timeout=self._requests.timeout)
+        except grpc.RpcError as error:
+            raise self._error(METADATA, error) from error
+        return self._requests.metadata(response)
 
     def _ready_version(self, timeout: float) -> int:
         request = self._requests.status_request()

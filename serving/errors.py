@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from tfhash.names import shown
+
 
 class HashServiceError(Exception):
     """A request that was not answered, or not as it should be.
@@ -21,7 +23,7 @@ class HashServiceError(Exception):
         self.signature = signature
         self.target = target
         self.code = code
-        self.message = " ".join(message.split())
+        self.message = shown(" ".join(message.split()))  # a server may send a terminal's commands
 
     def __str__(self) -> str:
         cause = f"{self.code.name}: {self.message}" if self.code else self.message
@@ -53,9 +55,9 @@ class LoadFailed(HashServiceError):
 
 
 class VersionChanged(HashServiceError):
-    """Codes that belong together were computed by two versions of the model.
+    """Codes that belong together were computed by two models, or versions of one.
 
-    Their Hamming distances mean nothing; a new call gets all from the new version.
+    Their Hamming distances mean nothing; a new call gets all from the new model.
     """
 
 

@@ -57,6 +57,7 @@ class FakeService(
 
     def __init__(self):
         self.version = 3
+        self.fingerprint = "f3"  # "": an export of before there were fingerprints
         self.as_content = True
         self.states = [(3, State.AVAILABLE, 0, "")]
         self.requests: list[predict_pb2.PredictRequest] = []
@@ -77,28 +78,36 @@ class FakeService(
             self.most_at_once = max(self.most_at_once, self._at_once)
         try:
             self.before(number, context)
-            return self._answer(request)
+            return self._answer(request, context)
         finally:
             with self._lock:
                 self._at_once -= 1
 
-    def _answer(self, request):
+    def _answer(self, request, context):
         ((name, proto),) = request.inputs.items()
         signature = request.model_spec.signature_name
         assert name == ("images" if signature == "encode_images" else "image_bytes")
         outputs = encode(tf.make_ndarray(proto))
+        if self.fingerprint:
+            rows = len(outputs["code"])
+            outputs["fingerprint"] = np.array([self.fingerprint.encode()] * rows, object)
         if signature == "encode_bytes" and not outputs["valid"].all():
             raise AssertionError("a file that is not readable")
         response = predict_pb2.PredictResponse(model_spec=request.model_spec)
         response.model_spec.version.value = self.version
         for name in request.output_filter:
+            if name not in outputs:
+                context.abort(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"output tensor alias not found in signature: {name}",  # TF Serving's words
+                )
             response.outputs[name].CopyFrom(self._tensor(outputs[name]))
         self.after(response)
         return response
 
     def _tensor(self, array):
         proto = tf.make_tensor_proto(array)
-        if not self.as_content:
+        if not self.as_content and array.dtype != object:
             proto.ClearField("tensor_content")
             field = {"f": "float_val", "u": "int_val", "b": "bool_val"}[array.dtype.kind]
             del getattr(proto, field)[:]
@@ -121,6 +130,8 @@ class FakeService(
             signature.outputs["bits"].dtype = tf.uint8.as_datatype_enum
             for size in (-1, CODE_LENGTH):
                 signature.outputs["bits"].tensor_shape.dim.add(size=size)
+            if self.fingerprint:
+                signature.outputs["fingerprint"].dtype = tf.string.as_datatype_enum
         # As in every export; it cannot be called, and its dtype is none.
         initialisation = signatures.signature_def["__saved_model_init_op"]
         initialisation.outputs["__saved_model_init_op"].name = "NoOp"

@@ -204,3 +204,43 @@ def test_mutual_tls(tls_server, certificate):
             return await client.encode_images(images([5]))
 
     assert asyncio.run(use()).code.tolist() == [[5, 0xF0]]
+
+
+def test_fingerprints(run, server):
+    """Told; no longer told by the model that took its place; asked for again with the metadata."""
+
+    async def use(client):
+        before = await client.encode_images(images(range(9)))
+        server.service.fingerprint = ""
+        without = await client.encode_images(images(range(9)))
+        empty = await client.encode_images(images([]))
+        server.service.fingerprint = "f4"
+        metadata = await client.metadata()
+        return before, without, empty, metadata, await client.encode_images(images([1]))
+
+    assert [found.fingerprint for found in run(use)] == ["f3", "", "", "f4", "f4"]
+
+
+def test_a_server_swapped_within_a_call(run, server):
+    def swap(number, context):
+        server.service.fingerprint = "f4" if number else "f3"
+
+    server.service.before = swap
+    with pytest.raises(errors.VersionChanged, match=r"by several models of version \[3\]"):
+        run(lambda client: client.encode_images(images(range(8))))
+
+
+def test_a_call_that_the_server_cancels_is_sent_again(run, server):
+    def before(number, context):
+        if number == 0:
+            context.abort(grpc.StatusCode.CANCELLED, "stopping")
+
+    server.service.before = before
+    codes = run(lambda client: client.encode_images(images([7])))
+    assert codes.code.tolist() == [[7, 0xF0]]
+
+
+def test_no_proxy_leads_into_this_machine(run, monkeypatch):
+    monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
+    codes = run(lambda client: client.encode_images(images([7])))
+    assert codes.code.tolist() == [[7, 0xF0]]

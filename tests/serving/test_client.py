@@ -75,9 +75,9 @@ def test_only_what_is_wanted_is_asked_for(server, client):
     client.encode_bytes([b"ab"], on_error="mask", bits=True)
     assert codes.valid.tolist() == [True] and codes.bits is None and codes.embedding is None
     assert [list(request.output_filter) for request in server.service.requests] == [
-        ["code"],
-        ["code", "embedding"],
-        ["code", "bits", "valid"],
+        ["code", "fingerprint"],
+        ["code", "embedding", "fingerprint"],
+        ["code", "bits", "fingerprint", "valid"],
     ]
 
 
@@ -186,7 +186,6 @@ def test_on_error_is_checked(client):
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.ResourceExhausted),
         (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineExceeded),
         (grpc.StatusCode.FAILED_PRECONDITION, errors.HashServiceError),
-        (grpc.StatusCode.CANCELLED, errors.HashServiceError),
     ],
 )
 @pytest.mark.parametrize("count", [1, 9])  # a blocking call, and several in flight
@@ -210,9 +209,12 @@ def test_an_error_says_what_was_asked_and_is_not_retried(server, client, code, k
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 @pytest.mark.parametrize("size", [1, 600])  # 600 * 600 * 3 bytes are over gRPC's own 256 KiB
-def test_unavailable_is_retried_however_large_the_request(server, client, size):
-    server.service.before = fail(*[grpc.StatusCode.UNAVAILABLE] * 2)
+def test_unavailable_and_cancelled_are_retried_however_large_the_request(
+    server, client, code, size
+):
+    server.service.before = fail(*[code] * 2)
     codes = client.encode_images(np.full([1, size, size, 3], 7, np.uint8))
     assert codes.code.tolist() == [[7, 0]]
     assert len(server.service.requests) == 3
@@ -290,6 +292,7 @@ def test_requests_in_flight_outlive_a_killed_server(tmp_path):
 
     answer = predict_pb2.PredictResponse()
     answer.outputs["code"].CopyFrom(tf.make_tensor_proto(np.array([[1, 2]], np.uint8)))
+    answer.outputs["fingerprint"].CopyFrom(tf.make_tensor_proto([b"f"]))
     (tmp_path / "answer").write_bytes(answer.SerializeToString())
     first, port = start(0)
     second = None
@@ -323,13 +326,76 @@ def test_requests_in_flight_outlive_a_killed_server(tmp_path):
             "takes over 67108864 bytes",
         ),
         (lambda outputs: setattr(outputs["code"].tensor_shape.dim[1], "size", 9), "reshape"),
+        (lambda outputs: set_values(outputs["code"], int_val=[300, 1]), "output 'code': .*300"),
+        (lambda outputs: set_values(outputs["code"], int_val=[-1, 1]), "output 'code': .*-1"),
+        (lambda outputs: setattr(outputs["code"], "dtype", 4711), "received dtype 4711"),
+        (
+            lambda outputs: outputs["bits"].CopyFrom(tf.make_tensor_proto(np.zeros([1, 5], "u1"))),
+            "do not belong together: code 2, bits 5",
+        ),
+        (lambda outputs: outputs.pop("fingerprint"), "holds no output 'fingerprint'"),
+        (lambda outputs: setattr(outputs["fingerprint"], "dtype", 1), "expected string .* float32"),
+        (lambda outputs: set_values(outputs["fingerprint"]), "0 strings for 1 rows"),
+        (lambda outputs: set_values(outputs["fingerprint"], string_val=[b""]), "expected digits"),
+        (lambda outputs: set_values(outputs["fingerprint"], string_val=[b"\x1b"]), "digits"),
+        (lambda outputs: set_values(outputs["fingerprint"], string_val=[b"a"] * 2), "2 strings"),
+        (lambda outputs: set_values(outputs["fingerprint"], string_val=[b"a" * 128]), "digits"),
+        (lambda outputs: set_values(outputs["fingerprint"], tensor_content=b"\x02a"), "damaged"),
+        (
+            lambda outputs: set_values(outputs["fingerprint"], tensor_content=b"\xff" * 99),
+            "damaged",
+        ),
     ],
 )
 def test_a_strange_answer_is_an_error(server, client, spoil, message):
     server.service.after = lambda response: spoil(response.outputs)
     with pytest.raises(errors.HashServiceError, match=message) as caught:
-        client.encode_images(images([1]))
+        client.encode_images(images([1]), bits=True)
     assert caught.value.code is None
+
+
+def set_values(tensor, **values):
+    """These values in a TensorProto, in place of its own."""
+    for name in ("tensor_content", "string_val"):
+        tensor.ClearField(name)
+    for name, value in values.items():
+        if isinstance(value, list):
+            getattr(tensor, name).extend(value)
+        else:
+            setattr(tensor, name, value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda info: setattr(info, "value", b"\xff\xff"),  # no message at all
+        lambda info: setattr(info, "type_url", "other"),
+    ],
+)
+def test_strange_metadata_is_an_error(server, client, spoil, monkeypatch):
+    answer = server.service.GetModelMetadata
+
+    def spoilt(request, context):
+        response = answer(request, context)
+        spoil(response.metadata["signature_def"])
+        return response
+
+    server.stop()
+    monkeypatch.setattr(server.service, "GetModelMetadata", spoilt)
+    server.start()
+    with pytest.raises(errors.HashServiceError, match="GetModelMetadata at .*signature_def"):
+        client.metadata()
+
+
+def test_a_terminal_does_not_obey_what_a_server_says(server, client):
+    server.service.before = lambda number, context: context.abort(
+        grpc.StatusCode.INTERNAL, "\x1b[2Jgone\u202e\x07"
+    )
+    with pytest.raises(errors.HashServiceError) as caught:
+        client.encode_images(images([1]))
+    assert str(caught.value).endswith("INTERNAL: \\x1b[2Jgone\\u202e\\x07")
+    assert str(caught.value).isprintable()
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_an_answer_over_the_limit_on_messages_is_an_error(server, client):
@@ -349,6 +415,76 @@ def test_codes_of_two_versions_are_not_mixed(server, client):
     server.service.after = reload
     with pytest.raises(errors.VersionChanged, match=r"by the versions \[3, 4\]"):
         list(client.stream([images(range(2)), images(range(8))]))
+
+
+# Fingerprints
+
+
+@pytest.mark.parametrize("as_content", [False, True])
+def test_the_fingerprint_of_what_answered(server, client, as_content):
+    """In tensor_content, where TF Serving was started so, come all lengths first: 2, 2, 2."""
+
+    def after(response):
+        tensor = response.outputs["fingerprint"]
+        if as_content:
+            count = len(tensor.string_val)
+            set_values(tensor, tensor_content=b"\x02" * count + b"f3" * count)
+
+    server.service.after = after
+    assert client.encode_images(images(range(3))).fingerprint == "f3"
+    assert client.encode_images(images(range(9))).fingerprint == "f3"  # of three parts
+    assert client.encode_bytes([b"ab"], on_error="mask").fingerprint == "f3"
+    assert client.metadata().fingerprint == "f3"
+    probe = server.service.requests[-1]  # of one pixel, to the version that the metadata are of
+    assert list(probe.output_filter) == ["fingerprint"] and probe.model_spec.version.value == 3
+
+
+def test_rows_of_two_models_in_one_answer(server, client):
+    def after(response):
+        response.outputs["fingerprint"].string_val[1] = b"f4"
+
+    server.service.after = after
+    with pytest.raises(errors.VersionChanged, match="2 fingerprints in one answer"):
+        client.encode_images(images([1, 2]))
+
+
+def test_a_server_swapped_within_a_call(server, client):
+    """Both models are of the version 3, as every first export is of the version 1."""
+
+    def swap(number, context):
+        server.service.fingerprint = "f4" if number else "f3"
+
+    server.service.before = swap
+    with pytest.raises(errors.VersionChanged, match=r"by several models of version \[3\]"):
+        client.encode_images(images(range(8)))
+
+
+def test_codes_of_two_widths_in_one_call(server, client):
+    """Of a model that tells no fingerprint, in place of one that tells none either."""
+    server.service.fingerprint = ""
+
+    def widen(response):
+        if tf.make_ndarray(response.outputs["code"])[0, 0] == 4:
+            wide = tf.make_tensor_proto(np.zeros([4, 7], np.uint8))
+            response.outputs["code"].CopyFrom(wide)
+
+    server.service.after = widen
+    with pytest.raises(errors.VersionChanged, match=r"by several models of version \[3\]"):
+        client.encode_images(images(range(8)))
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_an_export_without_fingerprint_is_asked_once(server, client, count):
+    server.service.fingerprint = ""
+    codes = client.encode_images(images(range(count)))
+    assert codes.code[:, 0].tolist() == list(range(count)) and codes.fingerprint == ""
+    server.service.requests.clear()
+    assert client.encode_images(images([1])).fingerprint == ""
+    assert [list(request.output_filter) for request in server.service.requests] == [["code"]]
+    assert client.metadata().fingerprint == ""
+    server.service.fingerprint = "f4"  # as an export of today takes its place
+    assert client.metadata().fingerprint == "f4"
+    assert client.encode_images(images([1])).fingerprint == "f4"
 
 
 # Stream
@@ -483,6 +619,56 @@ def test_waiting_has_an_end(server, client):
 
 
 # Transport
+
+
+@pytest.fixture
+def behind_a_proxy(monkeypatch):
+    """A proxy that does not run, at port 1; tests on loopback would fail if they went there."""
+    for name in ("grpc_proxy", "https_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:1/")
+
+
+def test_no_proxy_leads_into_this_machine(server, behind_a_proxy):
+    port = server.target.rpartition(":")[2]
+    for target in (server.target, f"localhost:{port}", f"dns:///localhost:{port}"):
+        with HashClient(target, timeout=5) as client:
+            assert client.encode_images(images([5])).code.tolist() == [[5, 0xF0]]
+
+
+def test_a_proxy_is_named_in_the_error(behind_a_proxy):
+    with HashClient("photos.example:8500", timeout=0.4) as client:
+        for call in (lambda: client.encode_bytes([b"ab"]), lambda: client.wait_until_ready(0.1)):
+            with pytest.raises(errors.Unavailable) as caught:
+                call()
+            line = str(caught.value)
+            assert "at photos.example:8500: UNAVAILABLE: through the proxy 127.0.0.1:1" in line
+            assert "of http_proxy: " in line and "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "expected"),
+    [
+        ("photos.example:1", {}, "127.0.0.1:1 of http_proxy"),
+        ("photos.example:1", {"https_proxy": "http://p:2"}, "p:2 of https_proxy"),
+        ("photos.example:1", {"https_proxy": "http://p", "grpc_proxy": ""}, ""),
+        ("photos.example:1", {"no_proxy": "other, .Example"}, ""),
+        ("photos.example:1", {"no_proxy": ".example", "no_grpc_proxy": "x"}, "127.0.0.1:1 of "),
+        ("10.1.2.3:1", {"no_proxy": "10.1.0.0/16"}, ""),
+        ("10.2.2.3:1", {"no_proxy": "10.1.0.0/16"}, "127.0.0.1:1 of http_proxy"),
+        ("[::1]:1", {}, ""),
+        ("ipv6:[::1]:1", {}, ""),
+        ("dns://8.8.8.8/photos.example:1", {"no_proxy": "photos.example"}, ""),
+        ("unix:/tmp/socket", {}, ""),
+        ("[", {}, "127.0.0.1:1 of http_proxy"),
+    ],
+)
+def test_which_proxy_a_target_has(behind_a_proxy, monkeypatch, target, variables, expected):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert _channel.proxy(target).startswith(expected) and bool(expected) == bool(
+        _channel.proxy(target)
+    )
 
 
 def test_the_package_imports_neither_grpc_nor_tensorflow():
