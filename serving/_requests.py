@@ -128,7 +128,7 @@ class Requests:
         return part.request
 
     def to_be_sent_again(self, part: Part, error: grpc.RpcError) -> bool:
-        """Whether a part failed only for that the model tells no fingerprint; then not asked again."""
+        """Whether a part failed only as the model tells no fingerprint; then not asked again."""
         if (
             FINGERPRINT not in part.request.output_filter
             or error.code() is not grpc.StatusCode.INVALID_ARGUMENT

@@ -87,8 +87,8 @@ def test_the_smallest_change_of_a_weight_is_seen(tiny):
     assert digits_of(encoder) != before
 
 
-def negated(images):
-    return 255 - images
+def negated(function):
+    return lambda *arguments: 255 - function(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,8 @@ def negated(images):
     [
         lambda patch: patch.setattr(signatures, "THRESHOLD", 0.4),
         lambda patch: patch.setattr(image_ops, "MAX_SIDE", 100),
-        lambda patch: patch.setattr(
-            image_ops, "decode", lambda file, f=image_ops.decode: negated(f(file))
-        ),  # fmt: skip # noqa: E501
-        lambda patch: patch.setattr(
-            image_ops, "resize", lambda image, size, f=image_ops.resize: negated(f(image, size))
-        ),  # fmt: skip # noqa: E501
+        lambda patch: patch.setattr(image_ops, "decode", negated(image_ops.decode)),
+        lambda patch: patch.setattr(image_ops, "resize", negated(image_ops.resize)),
     ],
 )
 def test_another_way_from_a_file_to_a_code_is_seen(encoder, monkeypatch, change):

@@ -131,7 +131,8 @@ def _commands(section: Section) -> str:
         model, changed = section.changes(row)
         notes = []
         if changed:
-            changes = ", ".join(markdown.code(f"--{flag}={value}") for flag, value in changed.items())
+            flags = (f"--{flag}={value}" for flag, value in changed.items())
+            changes = ", ".join(map(markdown.code, flags))
             notes.append(f"unlike row {model.number}: {changes}")
         if not is_shared:
             notes.append(f"hardware: {_hardware(row)}")
