@@ -7,6 +7,7 @@ python -m tfhash.export --model_dir=DIR --format=tflite|onnx [--tflite_precision
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,24 @@ from tfhash.cli import quiet
 
 quiet.start()
 
+import numpy as np  # noqa: E402
 from absl import flags, logging  # noqa: E402
 
 from tfhash import export  # noqa: E402
+from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
-from tfhash.errors import UserError  # noqa: E402
 from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
 from tfhash.export.verify import VerificationError  # noqa: E402
+from tfhash.hashers.shallow import ShallowSettings  # noqa: E402
 from tfhash.runs import finished, folder  # noqa: E402
+from tfhash.runs.experiment_settings import Experiment  # noqa: E402
+from tfhash.training.run import unwritable  # noqa: E402
 
 NAME = "tfhash.export"
 VERIFIED_IMAGES = 256
+# What tells where the files of the run are now: those of its data, and those of its encoder.
+OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
+OF_ENCODER = ("weights", "features_file", "allow_pickle_weights")
 METADATA_KEYS = ("method", "dataset", "protocol", "split_fingerprint", "seed", "ties", "map")
 
 _SNIPPET = """\
@@ -36,8 +44,10 @@ _SNIPPET = """\
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("model_dir", None, "folder of a finished run", required=True)
-    flags.DEFINE_string("export_dir", None, "where versions go; by default MODEL_DIR/export")
+    config_flags.define_path("model_dir", None, "folder of a finished run", required=True)
+    config_flags.define_path("export_dir", None, "where versions go; by default MODEL_DIR/export")
+    config_flags.define_of_run(Experiment, OF_DATA)
+    config_flags.define_of_run(ShallowSettings, OF_ENCODER)
     flags.DEFINE_enum(
         "format",
         "saved_model",
@@ -59,27 +69,32 @@ def main(argv: list[str]) -> int:
     model_dir = Path(flags.FLAGS.model_dir)
     export_dir = Path(flags.FLAGS.export_dir or model_dir / "export")
     given = flags.FLAGS
+    own = config_flags.of_run((*OF_DATA, *OF_ENCODER))
     try:
         if given.format == "saved_model":
-            export_run(model_dir, export_dir, given.verify)
+            export_run(model_dir, export_dir, given.verify, **own)
         else:
-            export_file(model_dir, export_dir, given.format, given.tflite_precision, given.verify)
+            precision = given.tflite_precision
+            export_file(model_dir, export_dir, given.format, precision, given.verify, **own)
     except VerificationError as error:
         mains.print_error(NAME, f"{error}; nothing was published")
         return 1
+    except OSError as error:
+        raise unwritable("--export_dir", export_dir, error) from None
     return 0
 
 
-def export_run(model_dir: Path, export_dir: Path, verified: bool = True) -> Path:
+def export_run(model_dir: Path, export_dir: Path, verified: bool = True, **own: Any) -> Path:
     """Publishes the encoder of a run folder, prints where and how to load it; returns where.
 
-    verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer.
+    verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer. own: where the
+    files of the run are now, and allow_pickle_weights, by the names of flags.
     Raises UserError for a folder without a finished run or an export_dir that cannot be made, and
     what `save` raises.
     """
-    encoder, arguments = _read(model_dir, export_dir)
+    encoder, arguments = _read(model_dir, export_dir, own)
     limit = folder.read(model_dir)[0].experiment.max_image_megapixels
-    images = finished.sample_images(model_dir, VERIFIED_IMAGES) if verified else None
+    images = _images(model_dir, own) if verified else None
     path = export.save(
         encoder, **arguments, images=images, export_dir=export_dir, max_image_megapixels=limit
     )
@@ -92,14 +107,20 @@ def export_run(model_dir: Path, export_dir: Path, verified: bool = True) -> Path
 
 
 def export_file(
-    model_dir: Path, export_dir: Path, kind: str, precision: str, verified: bool = True
+    model_dir: Path,
+    export_dir: Path,
+    kind: str,
+    precision: str,
+    verified: bool = True,
+    **own: Any,
 ) -> Path:
     """Writes the encoder of a run folder as one file, prints how far its codes are from those of
     the SavedModel; returns its path.
 
-    kind: tflite or onnx. precision, verified, and what it raises: see `tflite.save`, `export_run`.
+    kind: tflite or onnx. precision: see `tflite.save`; verified, own, and what it raises: see
+    `export_run`.
     """
-    encoder, arguments = _read(model_dir, export_dir)
+    encoder, arguments = _read(model_dir, export_dir, own)
     if kind == "tflite":
         path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
         tflite.save(encoder, **arguments, precision=precision, path=path)
@@ -110,7 +131,7 @@ def export_file(
     if not verified:
         print("nothing was compared (--noverify)")
         return path
-    images = finished.sample_images(model_dir, VERIFIED_IMAGES)
+    images = _images(model_dir, own)
     with tempfile.TemporaryDirectory() as folder:
         saved_model = export.save(encoder, **arguments, images=None, export_dir=folder)
         difference = portable.difference(codes(path, images), images, saved_model)
@@ -118,14 +139,20 @@ def export_file(
     return path
 
 
-def _read(model_dir: Path, export_dir: Path) -> tuple[Any, dict[str, Any]]:
+def _images(model_dir: Path, own: Mapping[str, Any]) -> np.ndarray:
+    of_data = {name: value for name, value in own.items() if name in OF_DATA}
+    return finished.sample_images(model_dir, VERIFIED_IMAGES, **of_data)
+
+
+def _read(model_dir: Path, export_dir: Path, own: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The encoder of a run, and what each format wants to know about it."""
     _, metrics = folder.read(model_dir)
     try:
         export_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--export_dir: {error}") from None
-    hasher = finished.load(model_dir)
+        raise unwritable("--export_dir", export_dir, error) from None
+    of_encoder = {name: value for name, value in own.items() if name in OF_ENCODER}
+    hasher = finished.load(model_dir, **of_encoder)
     return hasher.encoder, {
         "code_length": hasher.code_length,
         "image_size": hasher.image_size,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 import tfhash
-from tfhash.export import fingerprint, signatures
+from tfhash import paths
+from tfhash.export import aside, fingerprint, signatures
 
 SIGNATURE = "encode_images"
 METADATA_FILE = "tfhash.json"  # as in the SavedModel's assets.extra
@@ -45,8 +45,8 @@ def difference(codes: np.ndarray, images: np.ndarray, saved_model: Path | str) -
     [n >= 1, S, S, 3]. saved_model: a published version, `export_dir/N`; computes on the CPU here.
     Raises ValueError where the SavedModel answers codes of another shape.
     """
-    with tf.device("/CPU:0"):
-        loaded = tf.saved_model.load(os.fspath(saved_model))
+    with tf.device("/CPU:0"), paths.literal(saved_model) as folder:
+        loaded = tf.saved_model.load(os.fspath(folder))
         encode = loaded.signatures[SIGNATURE]
         code_length = encode.structured_outputs["bits"].shape[-1]
         expected = in_batches(lambda batch: encode(images=tf.constant(batch))["code"], images)
@@ -118,15 +118,10 @@ def to_json(description: Mapping[str, Any]) -> str:
 
 def write(path: Path | str, content: bytes) -> Path:
     """Writes a file at once: who reads `path` sees all of it or what was there before."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    path = Path(path).expanduser()
+    with aside.folder(path.parent, path.name) as temporary:
+        (temporary / path.name).write_bytes(content)
+        os.replace(temporary / path.name, path)
     return path
 
 

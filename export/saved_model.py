@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +14,10 @@ import numpy as np
 import tensorflow as tf
 
 import tfhash
+from tfhash import paths
 from tfhash.data import images as image_ops
 from tfhash.data.arrays import as_images
-from tfhash.export import fingerprint, operations, signatures, verify, warmup
+from tfhash.export import aside, fingerprint, operations, signatures, verify, warmup
 from tfhash.hashers.base import Hasher
 
 METADATA_FILE = Path("assets.extra", "tfhash.json")
@@ -40,28 +39,26 @@ def save(
     metadata: what the run adds to `assets.extra/tfhash.json` (method, dataset, protocol, ...),
     JSON values. images: uint8 [n >= 1, image_size, image_size, 3], real images to verify with;
     None: nothing is verified. max_image_megapixels: the limit of `images.decode` in the graph.
-    Returns the published folder. Raises ValueError for other images or a wrong code_length, and
-    `verify.VerificationError` where a loader answers other codes than Keras or fails, a warm-up
-    request too, or where TF Serving could not load the graph; then, as after any error, nothing is
-    published.
+    Returns the published folder. Raises ValueError for other images or a wrong code_length, OSError
+    where export_dir cannot be written, and `verify.VerificationError` where a loader answers other
+    codes than Keras or fails, a warm-up request too, or where TF Serving could not load the graph;
+    then, as after any error, nothing is published.
     """
     if images is not None:
         _check_images(images, image_size)
-    export_dir = Path(export_dir)
-    export_dir.mkdir(parents=True, exist_ok=True)
+    export_dir = Path(export_dir).expanduser()
     # TF Serving loads any folder whose name is an integer, however complete; no other name.
-    temporary = export_dir / f".{next_version(export_dir)}.tmp-{secrets.token_hex(4)}"
-    try:
-        limits = image_ops.Limits(max_image_megapixels)
-        digits = signatures.fingerprint_of(encoder, code_length, image_size, limits.megapixels)
-        _write(encoder, code_length, image_size, metadata, digits, temporary, limits)
+    limits = image_ops.Limits(max_image_megapixels)
+    digits = signatures.fingerprint_of(encoder, code_length, image_size, limits.megapixels)
+    with (
+        aside.folder(export_dir, str(next_version(export_dir))) as temporary,
+        paths.literal(temporary) as folder,
+    ):
+        _write(encoder, code_length, image_size, metadata, digits, folder, limits)
         if images is not None:
-            operations.check(temporary)
-            verify.verify(temporary, encoder, images, warmup.read(temporary), digits)
+            operations.check(folder)
+            verify.verify(folder, encoder, images, warmup.read(folder), digits)
         return _publish(temporary, export_dir)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def export_saved_model(
@@ -95,7 +92,7 @@ def export_saved_model(
 
 def next_version(export_dir: Path) -> int:
     """One more than the highest integer among the names in export_dir, 1 where there is none."""
-    names = (path.name for path in export_dir.iterdir())
+    names = (path.name for path in export_dir.glob("*"))
     return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
 
 

@@ -18,9 +18,9 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 # The rooms by floors, from the ground up. A module may import what is in its own room, and in rooms
 # of floors below; rooms of one floor do not know each other.
 FLOORS = (
-    ("tfhash.errors", "tfhash.codes", "tfhash.files", "tfhash.names"),
+    ("tfhash.errors", "tfhash.codes", "tfhash.files", "tfhash.names", "tfhash.paths"),
     ("tfhash.settings", "tfhash.losses", "tfhash.figures"),
-    ("tfhash.evaluation", "tfhash.cli"),
+    ("tfhash.evaluation", "tfhash.cli", "tfhash.places"),
     ("tfhash.data", "tfhash.networks", "tfhash.features"),
     ("tfhash.training", "tfhash.layers"),
     ("tfhash.hashers",),
@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
 
 # What everybody may know: the standard library alone.
-GROUND = "tfhash.errors tfhash.files tfhash.names"
+GROUND = "tfhash.errors tfhash.files tfhash.names tfhash.paths"
 
 RULES = (
     Rule("tfhash.codes tfhash.evaluation", never="*", but="numpy tfhash.codes tfhash.evaluation"),

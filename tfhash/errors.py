@@ -1,5 +1,18 @@
-"""The one exception that stands for a mistake of the user."""
+"""The exceptions that stand for what the user can mend: one clear line, never a traceback."""
+
+import errno
+
+# What the system says where nothing can be written: full, over a quota or a limit, read-only.
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 class UserError(ValueError):
-    """A mistake of the user: one clear line, exit status 2, never a traceback."""
+    """A mistake of the user; status is what a command exits with."""
+
+    status = 2
+
+
+class NotNowError(UserError):
+    """No mistake, but a folder in use or a full disk: the same command works later."""
+
+    status = 1

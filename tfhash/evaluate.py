@@ -23,8 +23,16 @@ NAME = "tfhash.evaluate"
 IDENTITY = ("method", "code_length", "dataset", "protocol", "split_fingerprint")
 
 
+# What tells where the files of the run are now: those of its data, and those of its encoder.
+OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
+OF_ENCODER = ("weights", "features_file", "cache_dir", "allow_pickle_weights")
+
+
 def define_flags() -> None:
-    flags.DEFINE_string("model_dir", None, "folder of a finished run", required=True)
+    from tfhash.hashers.shallow import ShallowSettings
+    from tfhash.runs.experiment_settings import Experiment
+
+    config_flags.define_path("model_dir", None, "folder of a finished run", required=True)
     flags.DEFINE_string("ties", None, "expected, stable, best or worst; by default the run's")
     flags.DEFINE_string(
         "convention",
@@ -35,8 +43,9 @@ def define_flags() -> None:
     flags.DEFINE_list("map_at", None, "depths R of mAP@R; by default the run's")
     flags.DEFINE_list("precision_at", None, "depths N of precision@N; by default the run's")
     flags.DEFINE_bool("encode", False, "encode the images again instead of reading codes/")
-    flags.DEFINE_string("data_dir", None, "with --encode: where the data set is now")
-    flags.DEFINE_string("output", None, "JSON file for the metrics")
+    config_flags.define_of_run(Experiment, OF_DATA)
+    config_flags.define_of_run(ShallowSettings, OF_ENCODER)
+    config_flags.define_path("output", None, "JSON file for the metrics")
 
 
 def main(argv: list[str]) -> None:
@@ -46,7 +55,7 @@ def main(argv: list[str]) -> None:
     from tfhash.training.run import write_text
 
     model_dir = Path(flags.FLAGS.model_dir)
-    given, metrics = folder.read(model_dir)
+    given, metrics = folder.read(model_dir, config_flags.of_run(OF_DATA))
     config = dataclasses.replace(given.experiment, **_overrides())
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
@@ -60,7 +69,8 @@ def main(argv: list[str]) -> None:
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        packed = finished.load(model_dir).encode_set(image_set)
+        hasher = finished.load(model_dir, **config_flags.of_run(OF_ENCODER))
+        packed = hasher.encode_set(image_set)
         of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:
         with_labels = ("codes", "labels")
@@ -85,7 +95,7 @@ def _overrides() -> dict:
     given = flags.FLAGS
     overrides = {
         name: given[name].value
-        for name in ("ties", "convention", "radius", "data_dir")
+        for name in ("ties", "convention", "radius")
         if given[name].value is not None
     }
     for name in ("map_at", "precision_at"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import numbers
+import os
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,13 +32,18 @@ def setting(
     choices: Sequence[Any] | None = None,
     group: str = "method",
     decides: bool = True,
+    path: bool = False,
+    from_run: bool = True,
 ) -> Any:
     """A field of a configuration, from which its flag and its keyword are made.
 
     least, above, most, below: the ends of its range, themselves allowed or not. choices: the only
     values. Both hold for each item of a tuple, and None stands for a default and is allowed.
     group: one of GROUPS, under which `--help` shows it. decides: whether the field can change the
-    result of a run; a run folder refuses to go on under other values of the fields that do.
+    result of a run; a run folder refuses to go on under other values of the fields that do. path:
+    whether it names a file or folder; then a `~` stands for the home folder. from_run: whether what
+    a run folder says of it counts for who reads that folder. False for what lets code run or is
+    written to: a folder from elsewhere has no say in that.
     """
     limits = {"least": least, "above": above, "most": most, "below": below}
     return dataclasses.field(
@@ -48,6 +54,8 @@ def setting(
             "choices": None if choices is None else tuple(choices),
             "group": group,
             "decides": decides,
+            "path": path,
+            "from_run": from_run,
         },
     )
 
@@ -120,15 +128,19 @@ def build(config_class: type, values: Mapping[str, Any]) -> Any:
     """The configuration of plain values, e.g. of those that metrics.json holds.
 
     Other names are passed over, and fields that are not there keep their defaults. A list becomes
-    a tuple where the field is one.
+    a tuple where the field is one, and a path gets the home folder for its `~`; a default keeps it,
+    so that no record tells whose home it was.
     """
     arguments = {}
-    for name in fields_of(config_class):
+    for name, field in fields_of(config_class).items():
         if name in values:
             value = values[name]
             kind, item = kind_of(config_class, name)
-            is_list = kind is tuple and isinstance(value, list | tuple)
-            arguments[name] = tuple(value) if is_list else value
+            if kind is tuple and isinstance(value, list):
+                value = tuple(value)
+            if field.metadata["path"] and isinstance(value, str) and value != field.default:
+                value = os.path.expanduser(value)
+            arguments[name] = value
     return config_class(**arguments)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfhash.cli import quiet
 
@@ -15,30 +15,34 @@ import numpy as np  # noqa: E402
 from absl import flags  # noqa: E402
 
 from tfhash import codes, figures  # noqa: E402
+from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 from tfhash.report.rows import read_run  # noqa: E402
 from tfhash.runs import experiment, folder  # noqa: E402
+from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 
 NAME = "tfhash.top_results"
 TOP = 10
+OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
 
 
 def draw(
-    folders: Sequence[Path], output: Path, query_count: int = 5, data_dir: str | None = None
+    folders: Sequence[Path],
+    output: Path,
+    query_count: int = 5,
+    own: Mapping[str, Any] | None = None,
 ) -> None:
     """Draws the ten nearest images of the same queries in every run, as one PNG.
 
     folders: finished runs on one split. query_count: queries, evenly spread over those of the
-    split. data_dir: where the data set is now. An image is relevant that shares a label with the
-    query. Items at one distance stand in the order of the database. Raises UserError where a run
-    cannot be read, or runs differ in their split.
+    split. own: where the data set of the first run is now, by the names of flags. An image is
+    relevant that shares a label with the query. Items at one distance stand in the order of the
+    database. Raises UserError where a run cannot be read, or runs differ in their split.
     """
     runs = [_read(one) for one in folders]
     _check_splits(folders, runs)
-    config = folder.read(folders[0])[0].experiment
-    if data_dir is not None:
-        config = dataclasses.replace(config, data_dir=data_dir)
+    config = folder.read(folders[0], own)[0].experiment
     images, parts = experiment.load_data(config)
     if parts.fingerprint != runs[0]["split_fingerprint"]:
         raise UserError(
@@ -97,16 +101,17 @@ def _titles(folders: Sequence[Path], runs: Sequence[dict]) -> list[str]:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output", None, "PNG file to write", required=True)
+    config_flags.define_path("output", None, "PNG file to write", required=True)
     flags.DEFINE_integer("queries", 5, "how many queries", lower_bound=1)
-    flags.DEFINE_string("data_dir", None, "where the data set is now; by default the first run's")
+    config_flags.define_of_run(Experiment, OF_DATA)
 
 
 def main(argv: list[str]) -> int:
     given = flags.FLAGS
     if not argv[1:]:
         raise UserError(f"no run given; usage: python -m {NAME} RUN [RUN ...] --output=FILE")
-    draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, given.data_dir)
+    own = config_flags.of_run(OF_DATA)
+    draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, own)
     print(f"wrote {given.output}")
     return 0
 

@@ -35,11 +35,8 @@ NAME = "tfhash.train"
 
 def define_flags(flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """The flags of the experiment, of each kind of method, and of each method under its name."""
-    flags.DEFINE_string(
-        "model_dir",
-        None,
-        "the run folder; by default runs/METHOD_DATASET_BITS",
-        flag_values=flag_values,
+    config_flags.define_path(
+        "model_dir", None, "the run folder; by default runs/METHOD_DATASET_BITS", flag_values
     )
     config_flags.define(Experiment, flag_values=flag_values)
     hashers = {name: methods.get(name) for name in methods.names()}
@@ -72,6 +69,7 @@ def parse(arguments: Sequence[str]) -> Configurations:
     define_flags(flag_values)
     try:
         rest = flag_values([NAME, *arguments])
+        config_flags.check_own(arguments, flag_values)
     except flags.Error as error:
         raise UserError(str(error)) from None
     if rest[1:]:
@@ -106,14 +104,16 @@ def run(
     """Does the experiment in its run folder, or goes on there; the content of metrics.json.
 
     command: what makes the same again. image_set: as `experiment.run` takes it. UserError where
-    the folder cannot be written or holds the work of other flags; else as `experiment.run`.
+    the folder cannot be written, holds the work of other flags, or another process works in it;
+    else as `experiment.run`.
     """
     try:
-        folder.occupy(target, given)
-        return experiment.run(given, target, command, image_set)
+        with target.alone():
+            folder.occupy(target, given)
+            return experiment.run(given, target, command, image_set)
     except UserError as error:
         method = given.experiment.method
-        raise UserError(config_flags.in_flags(str(error), given.values, method)) from None
+        raise type(error)(config_flags.in_flags(str(error), given.values, method)) from None
 
 
 def main(argv: list[str]) -> int:

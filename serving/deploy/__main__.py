@@ -13,6 +13,7 @@ from typing import Any
 from absl import flags
 
 from tfhash.cli import mains
+from tfhash.cli.flags import define_path
 from tfhash.serving import deploy
 
 NAME = "tfhash.serving.deploy"
@@ -21,8 +22,8 @@ NAME = "tfhash.serving.deploy"
 def define_flags() -> None:
     fields = dataclasses.fields(deploy.Settings)
     default: dict[str, Any] = {field.name: field.default for field in fields}
-    flags.DEFINE_string("export_dir", None, "folder of the versions to serve", required=True)
-    flags.DEFINE_string("output", None, "folder to write the files into", required=True)
+    define_path("export_dir", None, "folder of the versions to serve", required=True)
+    define_path("output", None, "folder to write the files into", required=True)
     flags.DEFINE_bool("overwrite", False, "replace files of an earlier deployment that differ")
     flags.DEFINE_string("model_name", default["model_name"], "name that clients ask for")
     flags.DEFINE_integer(

@@ -18,6 +18,7 @@ quiet.start()
 from absl import flags  # noqa: E402
 
 from tfhash.cli import mains  # noqa: E402
+from tfhash.cli.flags import define_path  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.serving.encode"
@@ -37,14 +38,14 @@ _INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 def define_flags() -> None:
     flags.DEFINE_string("target", None, "HOST:PORT of the server's gRPC", required=True)
     flags.DEFINE_string("images", None, "quoted pattern such as 'a/**/*.jpg'", required=True)
-    flags.DEFINE_string("output", None, ".npz file to write", required=True)
+    define_path("output", None, ".npz file to write", required=True)
     flags.DEFINE_string("model", "tfhash", "name of the model on the server")
     flags.DEFINE_integer("batch", 32, "files in a request, no more than the server allows", 1)
     flags.DEFINE_integer("in_flight", 4, "requests at a time", 1)
     flags.DEFINE_float("timeout", 60, "seconds that a request may take, a restart included")
-    flags.DEFINE_string("tls_ca_file", None, "PEM: who may vouch for the server; turns on TLS")
-    flags.DEFINE_string("tls_cert_file", None, "PEM: certificate of this client, for mutual TLS")
-    flags.DEFINE_string("tls_key_file", None, "PEM: private key of that certificate")
+    define_path("tls_ca_file", None, "PEM: who may vouch for the server; turns on TLS")
+    define_path("tls_cert_file", None, "PEM: certificate of this client, for mutual TLS")
+    define_path("tls_key_file", None, "PEM: private key of that certificate")
 
 
 def main(argv: list[str]) -> int:

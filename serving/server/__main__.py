@@ -18,6 +18,7 @@ from absl import flags, logging  # noqa: E402
 from tensorflow.core.protobuf import config_pb2  # noqa: E402
 
 from tfhash.cli import mains  # noqa: E402
+from tfhash.cli.flags import define_path  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.serving.server"
@@ -41,8 +42,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("port", 8500, "port of gRPC; 0 takes a free one", 0, 65535)
     flags.DEFINE_integer("rest_api_port", 0, "port of the REST API; 0 for none", 0, 65535)
     flags.DEFINE_string("model_name", "tfhash", "name of the model")
-    flags.DEFINE_string("model_base_path", None, "folder of its versions, DIR/export")
-    flags.DEFINE_string("model_config_file", None, "text proto ModelServerConfig: several models")
+    define_path("model_base_path", None, "folder of its versions, DIR/export")
+    define_path("model_config_file", None, "text proto ModelServerConfig: several models")
     flags.DEFINE_float("model_config_file_poll_wait_seconds", 0, "0: read it once", 0)
     flags.DEFINE_float(
         "file_system_poll_wait_seconds", 1, "seconds between looks for new versions; 0: one look", 0
@@ -54,8 +55,8 @@ def define_flags() -> None:
         "allow_version_labels_for_unavailable_models", False, "new labels, before the version is up"
     )
     flags.DEFINE_boolean("enable_batching", False, "keep the limits of batching_parameters_file")
-    flags.DEFINE_string("batching_parameters_file", None, "text proto BatchingParameters")
-    flags.DEFINE_string("ssl_config_file", None, "text proto SSLConfig: TLS, and mutual TLS")
+    define_path("batching_parameters_file", None, "text proto BatchingParameters")
+    define_path("ssl_config_file", None, "text proto SSLConfig: TLS, and mutual TLS")
     flags.DEFINE_boolean("enable_grpc_healthcheck_service", True, "answer grpc.health.v1")
     flags.DEFINE_boolean(
         "enable_serialization_as_tensor_content", False, "answers as bytes, not as *_val fields"

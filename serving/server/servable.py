@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from tfhash import paths
 from tfhash.serving.server import tensors
 from tfhash.serving.server.batching import BatchQueue
 from tfhash.serving.server.status import RequestError, from_tensorflow, invalid
@@ -47,8 +48,8 @@ class Servable:
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph, config=session_config)
         try:
-            with graph.as_default():
-                model = tf.compat.v1.saved_model.load(self._session, ["serve"], str(folder))
+            with graph.as_default(), paths.literal(folder) as plain:
+                model = tf.compat.v1.saved_model.load(self._session, ["serve"], str(plain))
         except BaseException:
             self._session.close()
             raise

@@ -10,6 +10,7 @@ after an interruption: what is done is skipped, and the rest goes on.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import statistics
 import sys
@@ -53,7 +54,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "vary", [], "FLAG=VALUE,VALUE,...: one more axis, for the methods that know the flag"
     )
-    flags.DEFINE_string("out", None, "folder of the run folders", required=True)
+    config_flags.define_path("out", None, "folder of the run folders", required=True)
     flags.DEFINE_integer("workers", 1, "cells that are trained at a time", 1)
     flags.DEFINE_bool("dry_run", False, "only print the commands, and which of them are done")
     train.define_flags()
@@ -105,7 +106,7 @@ def _cells() -> list[Cell]:
         if flag in _OF_A_CELL:
             raise UserError(f"--{flag}: a cell's own; allowed: --{_OF_A_CELL[flag]}")
     return matrix.cells(
-        _different("methods", given.methods),
+        _different("methods", list(map(os.path.expanduser, given.methods))),
         _different("code_lengths", config_flags.items("code_lengths", given.code_lengths, int)),
         _different("seeds", config_flags.items("seeds", given.seeds, int)),
         axes,

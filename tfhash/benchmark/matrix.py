@@ -43,9 +43,10 @@ class Cell:
     def finished(self) -> dict[str, Any] | None:
         """The metrics.json that this cell's flags led to; None where it is still to be made."""
         try:
-            found, metrics = folder.read(self.directory)
+            _, metrics = folder.read(self.directory)
         except UserError:
             return None
+        found = Configurations.of(metrics["flags"])  # as they were given, not as they are read
         return metrics if found.deciding == self.given.deciding else None
 
 

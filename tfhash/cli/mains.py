@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -11,10 +12,9 @@ from typing import Any, NoReturn
 from absl import app, flags
 
 from tfhash.cli import pages
-from tfhash.cli.flags import in_flags
-from tfhash.errors import UserError
+from tfhash.cli.flags import check_own, in_flags
+from tfhash.errors import NO_ROOM, UserError
 
-_USER_ERROR_STATUS = 2
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
 
@@ -30,17 +30,21 @@ def run(
     name: the command as the user types it, such as `tfhash.export`; opens the error line.
     main: takes argv without the flags; what it returns is the exit status (None is 0). help_page:
     answers what --help prints, from name and the docstring of main's module; by default these and
-    every flag of the command. positional: whether arguments that are no flags are allowed.
+    every flag of the command. positional: whether arguments that are no flags are allowed, which
+    are paths then.
 
     A flag that cannot be parsed, an argument that is not allowed, and a UserError from main print
-    `name: error: ...` on stderr and exit with status 2. Any other exception is a bug and keeps
-    its traceback.
+    `name: error: ...` on stderr and exit with status 2, or that of the error; a disk that is full
+    or read-only does so with status 1. Any other exception is a bug and keeps its traceback.
     """
 
     def parse(argv: list[str]) -> list[str]:
         wanted = [argument for argument in argv[1:] if argument in _HELP]
         try:
             rest = flags.FLAGS([argument for argument in argv if argument not in _HELP])
+            check_own(argv[1:])
+        except UserError as error:
+            _exit(name, error)
         except flags.Error as error:
             if not wanted:
                 _exit(name, _said_plainly(str(error)))
@@ -54,13 +58,19 @@ def run(
             sys.exit(0)
         if rest[1:] and not positional:
             _exit(name, f"unexpected argument {rest[1]!r}; every option is a --flag")
-        return rest
+        return [*rest[:1], *map(os.path.expanduser, rest[1:])]
 
     def guarded_main(argv: list[str]) -> int | None:
         try:
             return main(argv)
         except UserError as error:
-            _exit(name, error)
+            _exit(name, error, error.status)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            print_error(name, f"{os.strerror(error.errno)}{where}; what was written before is kept")
+            return 1
 
     app.run(guarded_main, flags_parser=parse)
 
@@ -112,6 +122,6 @@ def print_error(name: str, message: object) -> None:
     print(f"{name}: error: {one_line}", file=sys.stderr)
 
 
-def _exit(name: str, message: object) -> NoReturn:
+def _exit(name: str, message: object, status: int = UserError.status) -> NoReturn:
     print_error(name, message)
-    sys.exit(_USER_ERROR_STATUS)
+    sys.exit(status)

@@ -18,10 +18,14 @@ class BackboneSettings(Configuration):
         "small_cnn", "network under the hash layer, e.g. alexnet, squeezenet", group="network"
     )
     weights: str | None = setting(
-        None, "file of the backbone's weights, or imagenet", group="network"
+        None, "file of the backbone's weights, or imagenet", group="network", path=True
     )
     allow_pickle_weights: bool = setting(
-        False, "load --weights also where it is a pickle (.npy)", group="network"
+        False,
+        "load --weights also where it is a pickle (.npy), which can run any code; no flagfile may say "
+        "so",
+        group="network",
+        from_run=False,
     )
     backbone_size: int | None = setting(
         None, "side in px that the backbone resizes images to", least=1, group="network"
@@ -38,7 +42,12 @@ class BackboneSettings(Configuration):
         group="network",
     )
     cache_dir: str | None = setting(
-        "~/.cache/tfhash", "where computed features are kept", group="network", decides=False
+        "~/.cache/tfhash",
+        "where computed features are kept",
+        group="network",
+        decides=False,
+        path=True,
+        from_run=False,
     )
 
 

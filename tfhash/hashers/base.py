@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
@@ -13,14 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhash import codes
+from tfhash import codes, places
 from tfhash.data import arrays
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.keywords import default_of, plain, signature, whole
 from tfhash.settings import build, deciding, fields_of
-from tfhash.training.run import SAVED, Run, write_text
+from tfhash.training.checkpoints import UNREADABLE
+from tfhash.training.run import SAVED, Run, unwritable, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -183,7 +185,7 @@ class Hasher(abc.ABC):
         images are unlabelled. validation: images and their labels, which are not learned from but
         watched. callbacks: of Keras, for each stage of a deep method. run_dir: the folder that
         keeps checkpoints and logs, so that the same call goes on after an interruption; without
-        it nothing is written.
+        it nothing is written. No other process may work there meanwhile.
 
         Raises UserError for what the caller can mend and NonFiniteError where training diverged.
         Sets the random seeds of Keras and turns TensorFlow's determinism of operations on.
@@ -192,19 +194,20 @@ class Hasher(abc.ABC):
         image_set, splits = arrays.learning_set(
             images, labels, unlabelled, validation, image_size=self._given_size, seed=self.seed
         )
-        run = Run(None if run_dir is None else Path(run_dir))
-        run.claim("fit.json", self._deciding() | {"images": splits.fingerprint})
-        keras.utils.set_random_seed(self.seed)
-        if self.is_repeatable(self.settings):
-            tf.config.experimental.enable_op_determinism()
-        self.build(image_set.images.shape[1])
-        self.callbacks = tuple(callbacks)
-        try:
-            self.learn(image_set, splits, run)
-        finally:
-            self.callbacks = ()
-        if run.directory is not None:
-            self.save(run.directory)
+        run = Run(None if run_dir is None else Path(run_dir).expanduser())
+        with run.alone():
+            run.claim("fit.json", self._deciding() | {"images": splits.fingerprint})
+            keras.utils.set_random_seed(self.seed)
+            if self.is_repeatable(self.settings):
+                tf.config.experimental.enable_op_determinism()
+            self.build(image_set.images.shape[1])
+            self.callbacks = tuple(callbacks)
+            try:
+                self.learn(image_set, splits, run)
+            finally:
+                self.callbacks = ()
+            if run.directory is not None:
+                self.save(run.directory)
         return self
 
     def _deciding(self) -> dict[str, Any]:
@@ -257,7 +260,7 @@ class Hasher(abc.ABC):
             raise self._not_learned()
         if self.method() is None:
             raise UserError(f"{type(self).__name__}: only methods of tfhash.methods can be saved")
-        directory = Path(directory)
+        directory = Path(directory).expanduser()
         description = {
             "format": 1,
             "method": self.method(),
@@ -265,21 +268,29 @@ class Hasher(abc.ABC):
             "image_size": self.image_size,
             "seed": self.seed,
             "settings": dataclasses.asdict(self.settings) | dataclasses.asdict(self.config),
+            "places": places.of(self.settings, directory) | places.of(self.config, directory),
         }
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self.save_weights(directory)
             write_text(directory / SAVED, json.dumps(description, indent=1) + "\n")
         except OSError as error:
-            raise UserError(f"cannot write to {directory} ({error})") from None
+            raise unwritable("directory", directory, error) from None
 
     @abc.abstractmethod
     def save_weights(self, directory: Path) -> None:
         """Writes what `load_weights` needs to encode."""
 
     def load_weights(self, directory: Path) -> None:
-        """Takes what `save_weights` wrote. UserError where it is not there."""
-        self._load_weights(Path(directory))
+        """Takes what `save_weights` wrote. UserError where it is not there, or damaged."""
+        try:
+            self._load_weights(Path(directory))
+        except UserError:
+            raise
+        except UNREADABLE as error:
+            reason = textwrap.shorten(str(error), 200)
+            words = f"`model_dir`: the weights in {directory} are damaged"
+            raise UserError(f"{words} ({reason})") from None
         self._has_learned = True
 
     @abc.abstractmethod

@@ -24,7 +24,7 @@ from tfhash.hashers.base import Hasher
 from tfhash.hashers.deep_settings import DeepSettings, HashConfig
 from tfhash.hashers.spaces import Space, make_space
 from tfhash.training.callbacks import LogToTensorBoard, Progress, SaveCheckpoint, StopOnNonFinite
-from tfhash.training.checkpoints import Checkpoints
+from tfhash.training.checkpoints import Checkpoints, save_weights
 from tfhash.training.optimizers import hash_optimizer
 from tfhash.training.run import Run
 from tfhash.training.stage import Stage
@@ -89,7 +89,7 @@ class HashNetworkHasher(Hasher):
 
     def save_weights(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self._encoder.save_weights(directory / WEIGHTS)
+        save_weights(self._encoder, directory / WEIGHTS)
 
     def _load_weights(self, directory: Path) -> None:
         path = directory / WEIGHTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from tfhash.networks.generators import IMAGE_SIZES
 from tfhash.settings import setting
 from tfhash.training.callbacks import LogToTensorBoard
 from tfhash.training.checkpoints import Checkpoints
-from tfhash.training.run import Run, claim
+from tfhash.training.run import Run, claim, lock
 from tfhash.training.stage import Stage
 
 
@@ -46,7 +47,11 @@ class GANConfig(HashConfig):
         0.0, "dropout in D, on what its trunk answers", least=0, below=1
     )
     stage1_dir: str | None = setting(
-        None, "folder that keeps stage 1 for other runs on the same split", decides=False
+        None,
+        "folder that keeps stage 1 for other runs on the same split",
+        decides=False,
+        path=True,
+        from_run=False,
     )
 
 
@@ -78,13 +83,23 @@ class GANHasher(HashNetworkHasher):
         kept = self.config.stage1_dir
         directory = run.folder("checkpoints") if kept is None else Path(kept)
         writes = run.writes or (kept is not None and run.directory is None)
-        if directory is not None:
-            claim(directory / "stage1.json", self._deciding_for_stage_1(data), writes)
         log = LogToTensorBoard(run.folder("logs", "gan"), gauges, pictures)
         checkpoints = Checkpoints(directory, "gan", writes)
         batches = self.make_batches(data, 0)
         title = "stage 1 of 2 (G and D)"
-        return self.train(stage, batches, self.config.gan_steps, run, checkpoints, log, title)
+        steps = self.config.gan_steps
+        with contextlib.ExitStack() as stack:
+            if kept is not None and writes:
+                # Who holds a finished stage 1 only reads it, and soon lets go of it.
+                finished = steps in checkpoints.steps()
+                stack.enter_context(lock(Path(kept), "stage1_dir", wait=finished))
+            if directory is not None:
+                deciding = self._deciding_for_stage_1(data)
+                # In a run's own folder config.json tells already whose work it is.
+                begun = kept is not None and bool(checkpoints.steps())
+                setting = "model_dir" if kept is None else "stage1_dir"
+                claim(directory / "stage1.json", deciding, writes, setting, begun)
+            return self.train(stage, batches, steps, run, checkpoints, log, title)
 
     def make_optimizer(self, name: str, all_names: list[str]) -> keras.optimizers.Optimizer:
         """Adam for G and D, that of H else.

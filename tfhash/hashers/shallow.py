@@ -24,7 +24,7 @@ from tfhash.networks.encoder import FeatureEncoder
 from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_functions import HashFunctions, Scores, linear_scores
 from tfhash.settings import setting
-from tfhash.training.run import Run
+from tfhash.training.run import Run, write_arrays
 
 FEATURES = ("pixels", "gist", "backbone", "bow")
 SCALINGS = ("standardise", "centre")
@@ -48,6 +48,7 @@ class ShallowSettings(BackboneSettings):
         "npz file of ids and features, a row an image, e.g. bags of words",
         decides=False,
         group="network",
+        path=True,
     )
     feature_scaling: str = setting(
         "standardise",
@@ -211,7 +212,7 @@ class FeatureHasher(Hasher):
         directory.mkdir(parents=True, exist_ok=True)
         statistics = {f"{_SCALING}{w.name}": w.numpy() for w in self.standardise.weights}
         arrays: dict[str, Any] = statistics | self.parameters
-        np.savez(directory / _PARAMETERS, **arrays)
+        write_arrays(directory / _PARAMETERS, arrays, np.savez)
 
     def _load_weights(self, directory: Path) -> None:
         path = directory / _PARAMETERS

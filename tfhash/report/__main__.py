@@ -11,6 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from tfhash.cli import mains
+from tfhash.cli.flags import define_path
 from tfhash.errors import UserError
 from tfhash.names import encoded, shown
 from tfhash.report import page, records, rows
@@ -65,11 +66,11 @@ def _write(flag: str, path: str, text: str) -> None:
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("output", "results.md", "Markdown file to write")
-    flags.DEFINE_string("notes", None, "Markdown file whose text goes below the header")
-    flags.DEFINE_string("csv", None, "CSV file to write: one record a method and code length")
-    flags.DEFINE_string("json", None, "JSON file to write: the same records")
-    flags.DEFINE_string("figures_dir", None, "folder for figures, PNG files")
+    define_path("output", "results.md", "Markdown file to write")
+    define_path("notes", None, "Markdown file whose text goes below the header")
+    define_path("csv", None, "CSV file to write: one record a method and code length")
+    define_path("json", None, "JSON file to write: the same records")
+    define_path("figures_dir", None, "folder for figures, PNG files")
     flags.DEFINE_integer(
         "figure_bits",
         None,

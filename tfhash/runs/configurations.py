@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from tfhash import methods, settings
+from tfhash import methods, places, settings
 from tfhash.hashers.base import Hasher
 from tfhash.runs.experiment_settings import Experiment
 
@@ -35,6 +36,16 @@ class Configurations:
             settings.build(method.Settings, values),
             settings.build(method.Config, own),
         )
+
+    def taken(self, kept: Any, directory: Path, own: Mapping[str, Any]) -> Configurations:
+        """Those of a run folder, as who reads it may take them; see `places.taken`."""
+        parts = [places.taken(part, kept, directory, own, p) for part, p in self._prefixed]
+        return Configurations(*parts)
+
+    def places(self, directory: Path) -> dict[str, str]:
+        """Where the files that they name are, seen from a run folder; see `places.of`."""
+        parts = [places.of(part, directory, prefix) for part, prefix in self._prefixed]
+        return {name: path for part in parts for name, path in part.items()}
 
     @property
     def values(self) -> dict[str, Any]:

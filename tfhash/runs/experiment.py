@@ -78,6 +78,7 @@ def run(
         "hardware": provenance.hardware(),
         "command": command,
         "flags": given.values,
+        "places": {} if target.directory is None else given.places(target.directory),
         "versions": provenance.versions(),
     }
     if target.writes and target.directory is not None:

@@ -21,14 +21,20 @@ class Experiment(Configuration):
         "of --data_dir with the labels of --labels_csv; images: files of --data_dir without labels",
         group="data",
     )
-    data_dir: str | None = setting(None, "where the data set is", decides=False, group="data")
+    data_dir: str | None = setting(
+        None, "where the data set is", decides=False, group="data", path=True
+    )
     labels_csv: str | None = setting(
         None,
         "CSV of columns path and labels (a;b), or path and one column of 0 and 1 a class",
         group="data",
+        path=True,
     )
     triplets_csv: str | None = setting(
-        None, "CSV of query,positive,negative paths, in place of triplets from labels", group="data"
+        None,
+        "CSV of query,positive,negative paths, in place of triplets from labels",
+        group="data",
+        path=True,
     )
     unreadable: str = setting(
         "refuse",

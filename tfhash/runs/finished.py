@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from tfhash import methods, settings
+from tfhash import methods, places, settings
 from tfhash.data import sources
 from tfhash.errors import UserError
 from tfhash.hashers.base import Hasher
@@ -15,44 +16,62 @@ from tfhash.runs import experiment, folder
 from tfhash.training.run import CHECKPOINTS, SAVED
 
 
-def load(directory: str | Path) -> Hasher:
+def load(
+    directory: str | Path,
+    *,
+    allow_pickle_weights: bool = False,
+    weights: str | Path | None = None,
+    features_file: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Hasher:
     """The hasher in a folder that `Hasher.save` wrote, or in the run folder of tfhash.train.
 
-    It is ready to encode. A backbone's file of weights has to be where it was. UserError for
-    another folder, and where a run is not finished.
+    It is ready to encode. weights, features_file: where the file of the backbone's weights or of
+    given descriptors is now; by default where the run had it. allow_pickle_weights: read weights
+    that are a pickle (.npy), which can run any code; what the folder says of that does not count.
+    cache_dir: where features are kept; None: nowhere. UserError for another or a damaged folder,
+    where a run is not finished, and where a file that it needs is gone.
     """
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
+    given = {"weights": weights, "features_file": features_file, "cache_dir": cache_dir}
+    own: dict[str, Any] = {
+        name: None if path is None else str(Path(path).expanduser())
+        for name, path in given.items()
+        if path is not None or name == "cache_dir"
+    }
+    own["allow_pickle_weights"] = allow_pickle_weights
     if (directory / SAVED).is_file():
-        return _saved(directory)
-    given, metrics = folder.read(directory)
-    hasher = given.hasher(metrics["image_size"])
+        return _saved(directory, own)
+    configurations, metrics = folder.read(directory, own)
+    hasher = configurations.hasher(metrics["image_size"])
     hasher.load_weights(directory / CHECKPOINTS)
     return hasher
 
 
-def _saved(directory: Path) -> Hasher:
+def _saved(directory: Path, own: dict[str, Any]) -> Hasher:
     path = directory / SAVED
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         method = methods.get(description["method"])
         values = description["settings"]
-        hasher = method.of(
-            settings.build(method.Config, values),
-            settings.build(method.Settings, values),
-            **{name: description[name] for name in ("code_length", "image_size", "seed")},
-        )
+        parts = settings.build(method.Config, values), settings.build(method.Settings, values)
+        rest = {name: description[name] for name in ("code_length", "image_size", "seed")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}); allowed: what save has written") from None
+    kept = description.get("places")
+    config, of_kind = (places.taken(part, kept, directory, own) for part in parts)
+    hasher = method.of(config, of_kind, **rest)
     hasher.load_weights(directory)
     return hasher
 
 
-def sample_images(model_dir: str | Path, count: int) -> np.ndarray:
+def sample_images(model_dir: str | Path, count: int, **own: Any) -> np.ndarray:
     """Images of a run's data set, evenly spread: uint8 [n, S, S, 3], n <= count.
 
-    Of a data set that was made in Python, some of those that the run kept.
+    Of a data set that was made in Python, some of those that the run kept. own: where the data set
+    is now, by the names of flags; see `folder.read`.
     """
-    given, _ = folder.read(Path(model_dir))
+    given, _ = folder.read(Path(model_dir), own)
     if given.experiment.dataset in sources.names():
         return folder.spread(experiment.load_images(given.experiment).images, count)
     return folder.read_samples(Path(model_dir), count)

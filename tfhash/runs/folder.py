@@ -7,8 +7,8 @@ checkpoints/, logs/, figures/, export/.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,29 @@ import numpy as np
 
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
-from tfhash.training.run import Run
+from tfhash.training.run import Run, write_arrays
 
 METRICS = "metrics.json"
 _SAMPLES = "samples.npz"  # images that a run keeps of a data set that cannot be loaded by its name
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+# What NumPy and zipfile raise where a file is none of arrays, or damaged.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
+class Metrics(dict[str, Any]):
+    """The content of a metrics.json. UserError, naming the file, for an entry that it lacks."""
+
+    def __init__(self, path: Path, content: Mapping[str, Any]):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        raise UserError(
+            f"`model_dir`: {self.path} has no {key}; allowed: that of a run that tfhash.train has "
+            "finished"
+        )
 
 
 def occupy(target: Run, given: Configurations) -> None:
@@ -33,22 +51,31 @@ def occupy(target: Run, given: Configurations) -> None:
     target.write_text("flags.txt", "\n".join(given.lines) + "\n")
 
 
-def read(directory: Path) -> tuple[Configurations, dict[str, Any]]:
-    """The configurations of a finished run, and its metrics.json. UserError of another folder."""
+def read(
+    directory: Path, own: Mapping[str, Any] | None = None
+) -> tuple[Configurations, dict[str, Any]]:
+    """The configurations of a finished run, and its metrics.json. UserError of another folder.
+
+    own: what the reader says itself, by the names of flags, such as where the data are now. What a
+    folder from elsewhere has no say in, such as `allow_pickle_weights`, comes from there alone; see
+    `places.taken`.
+    """
+    path = directory / METRICS
     try:
-        metrics = json.loads((directory / METRICS).read_text(encoding="utf-8"))
-        values = metrics["flags"]
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        found = Configurations.of(metrics["flags"])
     except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = f"{METRICS} has no {error}" if isinstance(error, KeyError) else error
         raise UserError(
-            f"`model_dir`: no finished run in {directory} ({error}); allowed: a folder that "
+            f"`model_dir`: no finished run in {directory} ({reason}); allowed: a folder that "
             "tfhash.train has finished"
         ) from None
-    return Configurations.of(values), metrics
+    return found.taken(metrics.get("places"), directory, own or {}), Metrics(path, metrics)
 
 
 def write_codes(directory: Path, part: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes codes/PART.npz: codes, labels and ids of its images, without pickle."""
-    _write_arrays(_codes(directory, part), arrays)
+    write_arrays(_codes(directory, part), arrays)
 
 
 def read_codes(directory: Path, part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -63,7 +90,7 @@ def read_codes(directory: Path, part: str, names: Sequence[str]) -> dict[str, np
 
 def write_samples(directory: Path, images: np.ndarray) -> None:
     """Keeps images of a data set that was made in Python."""
-    _write_arrays(directory / _SAMPLES, {"images": images})
+    write_arrays(directory / _SAMPLES, {"images": images})
 
 
 def read_samples(directory: Path, count: int) -> np.ndarray:
@@ -86,10 +113,3 @@ def spread(images: np.ndarray, count: int) -> np.ndarray:
 
 def _codes(directory: Path, part: str) -> Path:
     return directory / "codes" / f"{part}.npz"
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npz")
-    np.savez_compressed(temporary, **arrays)
-    os.replace(temporary, path)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from tfhash.errors import NO_ROOM, UserError
 from tfhash.training.run import write_text
 
-KEPT = 2
+KEPT = 2  # at least two: the older one stands in where the newer one is damaged
+_CHECKSUM = ".sha256"  # beside each checkpoint, as sha256sum writes it
+# What Keras and h5py raise where a file of weights is damaged, or another network's.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
 class NonFiniteError(RuntimeError):
@@ -36,7 +44,7 @@ class Checkpoints:
         """The steps at which there is a checkpoint, ascending."""
         if self.directory is None:
             return []
-        pattern = re.compile(rf"{re.escape(self.stage)}-(\d+)\.weights\.h5")
+        pattern = re.compile(rf"{re.escape(self.stage)}-(\d{{8,}})\.weights\.h5")
         matches = (pattern.fullmatch(path.name) for path in self.directory.glob("*.weights.h5"))
         return sorted(int(match[1]) for match in matches if match)
 
@@ -59,14 +67,16 @@ class Checkpoints:
         self.directory.mkdir(parents=True, exist_ok=True)
         for leftover in self.directory.glob(f".{self.stage}-*.weights.h5"):
             leftover.unlink()
-        temporary = self.path(step).with_name(f".{self.path(step).name}")
-        model.save_weights(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        write_text(self._clock, json.dumps({"step": step, "seconds": round(seconds, 1)}))
-        os.replace(temporary, self.path(step))
+        path = self.path(step)
+
+        def before_it_appears(temporary: Path) -> None:
+            write_text(_checksum_of(path), f"{_sha256(temporary)}  {path.name}\n")
+            write_text(self._clock, json.dumps({"step": step, "seconds": round(seconds, 1)}))
+
+        save_weights(model, path, before_it_appears)
         for old in self.steps()[:-KEPT]:
             self.path(old).unlink()
+            _checksum_of(self.path(old)).unlink(missing_ok=True)
 
     @property
     def _clock(self) -> Path:
@@ -74,18 +84,115 @@ class Checkpoints:
         return self.directory / f"{self.stage}.json"
 
     def restore(self, model: keras.Model) -> tuple[int, float]:
-        """Loads the newest checkpoint into a built model: its step, and the seconds until there.
+        """Loads the newest good checkpoint into a built model: its step, the seconds until there.
 
-        0, 0.0 where there is none.
+        0, 0.0 where there is none. One that is damaged is named and set aside under another name.
+        UserError where all are damaged: the model may hold part of one, and is not to be used.
         """
         steps = self.steps()
-        if not steps:
-            return 0, 0.0
-        model.load_weights(self.path(steps[-1]))
-        restored = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
-        if restored != steps[-1]:
-            # Keras leaves an optimizer that was not built as it is, without a word.
-            raise RuntimeError(
-                f"{self.path(steps[-1])}: the optimizer stands at step {restored} after loading"
+        for step in reversed(steps):
+            reason = self._load(model, step)
+            if reason is None:
+                return step, self._seconds()
+            self._set_aside(step, reason)
+        if steps:
+            raise UserError(
+                f"`model_dir`: no checkpoint of stage {self.stage} in {self.directory} is whole; "
+                "the same command begins the stage again"
             )
-        return restored, json.loads(self._clock.read_text(encoding="utf-8"))["seconds"]
+        return 0, 0.0
+
+    def _load(self, model: keras.Model, step: int) -> str | None:
+        """Loads a checkpoint; why it cannot be used, None where it can."""
+        path = self.path(step)
+        try:
+            # Folders of before checksums have none: there, what can be loaded counts as whole.
+            checked = _checksum_of(path).is_file()
+            if checked and _checksum_of(path).read_text(encoding="ascii").split()[:1] != [
+                _sha256(path)
+            ]:
+                return "its checksum is another"
+            model.load_weights(path)
+        except UNREADABLE as error:
+            return " ".join(str(error).split())[:200]
+        restored = int(keras.ops.convert_to_numpy(model.optimizer.iterations))
+        if restored != step:
+            if not checked:
+                return f"it is of step {restored}"
+            # Keras leaves an optimizer that was not built as it is, without a word.
+            raise RuntimeError(f"{path}: the optimizer stands at step {restored} after loading")
+        return None
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        path = self.path(step)
+        aside = path.with_name(f"{path.name}.damaged")
+        number = 1
+        while aside.exists():
+            number += 1
+            aside = path.with_name(f"{path.name}.damaged{number}")
+        words = f"{path} is damaged ({reason})"
+        if self.writes:
+            os.replace(path, aside)
+            _checksum_of(path).unlink(missing_ok=True)
+            words += f"; kept as {aside.name}"
+        print(words, file=sys.stderr, flush=True)
+
+    def _seconds(self) -> float:
+        try:
+            return float(json.loads(self._clock.read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(
+                f"{self._clock} cannot be read ({error}): the seconds of training before are not "
+                "counted",
+                file=sys.stderr,
+                flush=True,
+            )
+            return 0.0
+
+
+def save_weights(
+    model: keras.Model, path: Path, before_it_appears: Callable[[Path], None] | None = None
+) -> None:
+    """Writes a model's weights, and those of its optimizer, as an HDF5 file in one move.
+
+    before_it_appears: called with the whole file while it is still hidden. OSError where there is
+    no room.
+    """
+    temporary = path.with_name(f".{path.name}")
+    try:
+        _check_room(model, path.parent)
+        model.save_weights(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        if before_it_appears is not None:
+            before_it_appears(temporary)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _check_room(model: keras.Model, directory: Path) -> None:
+    """OSError where a disk has no room for the weights.
+
+    Before HDF5 writes: where it fails on the way, it can end the process with a segmentation fault.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
+    width = 8 if keras.config.floatx() == "float64" else 4
+    size = sum(4096 + width * int(np.prod(v.shape)) for v in variables)  # each with its header
+    with tempfile.TemporaryFile(dir=directory) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno in NO_ROOM:  # else it is a file system that cannot tell
+                raise OSError(error.errno, os.strerror(error.errno or 0), str(directory)) from None
+
+
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(path.name + _CHECKSUM)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfhash.errors import UserError
+import numpy as np
+
+from tfhash.errors import NO_ROOM, NotNowError, UserError
 
 CHECKPOINTS = "checkpoints"
 SAVED = "hasher.json"  # what `Hasher.save` says of a hasher beside its weights
 WORK = (CHECKPOINTS, SAVED)  # what tells that a run has begun
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,27 @@ class Run:
         """A folder of the run, which need not be there yet; None where nothing is written."""
         return None if self.directory is None else self.directory.joinpath(*names)
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other process works in the folder meanwhile. NotNowError where one does already.
+
+        What processes that were killed have left half written is removed.
+        """
+        if self.directory is None or not self.writes:
+            yield
+            return
+        with lock(self.directory, "model_dir"):
+            for folder in (self.directory, self.directory / "codes"):
+                for leftover in folder.glob(".*.tmp-*"):
+                    leftover.unlink(missing_ok=True)
+            yield
+
     def claim(self, name: str, deciding: Mapping[str, Any]) -> None:
         """Makes sure that the folder holds the work of these values, or no work yet.
 
         name: of the file that keeps them. UserError, naming the first value that differs, where the
-        folder holds the work of others; where it cannot be written.
+        folder holds the work of others, or of values that cannot be read any more; where it cannot
+        be written.
         """
         if self.directory is None:
             return
@@ -51,9 +72,10 @@ class Run:
             if self.writes and not begun:
                 path.unlink(missing_ok=True)  # left by a run that ended at a mistake of the user
         except OSError as error:
-            raise UserError(f"`model_dir`: cannot write to {self.directory} ({error})") from None
+            raise unwritable("`model_dir`", self.directory, error) from None
         if self.writes or begun:
-            claim(path, deciding, self.writes)
+            trained = any((self.directory / CHECKPOINTS).glob("*"))
+            claim(path, deciding, self.writes, "model_dir", trained)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes directory/name in one move. UserError where that is not possible."""
@@ -61,37 +83,103 @@ class Run:
             try:
                 write_text(self.directory / name, text)
             except OSError as error:
-                raise UserError(
-                    f"`model_dir`: cannot write to {self.directory} ({error})"
-                ) from None
+                raise unwritable("`model_dir`", self.directory, error) from None
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes directory/name in one move."""
         self.write_text(name, json.dumps(content, indent=1) + "\n")
 
 
+def unwritable(name: str, directory: Path, error: OSError) -> UserError:
+    """What to raise where a folder cannot be written; name: what gives it, such as `model_dir`."""
+    kind = NotNowError if error.errno in NO_ROOM else UserError
+    return kind(f"{name}: cannot write to {directory} ({error})")
+
+
+@contextlib.contextmanager
+def lock(directory: Path, setting: str, wait: bool = False) -> Iterator[None]:
+    """Holds a folder, which is made, against other processes; the kernel frees it when one dies.
+
+    setting: what names the folder, for the error. wait: until it is free. NotNowError where
+    another process holds it, UserError where it cannot be made or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = open(directory / _LOCK, "a+b", buffering=0)
+    except OSError as error:
+        raise unwritable(f"`{setting}`", directory, error) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise NotNowError(
+                f"`{setting}`: process {file.read(20).decode() or '?'} works in {directory}; "
+                "allowed: to wait for its end, or another folder"
+            ) from None
+        except OSError:
+            pass  # a file system without locks: no reason not to work
+        with contextlib.suppress(OSError):  # the number is for the message alone
+            file.truncate(0)
+            file.write(str(os.getpid()).encode())
+        yield
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file in one move, so that no reader sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def claim(path: Path, deciding: Mapping[str, Any], writes: bool = True) -> None:
+def write_arrays(
+    path: Path, arrays: Mapping[str, Any], write: Callable[..., None] = np.savez_compressed
+) -> None:
+    """Writes an .npz file in one move."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npz")
+    try:
+        write(temporary, **arrays)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def claim(
+    path: Path,
+    deciding: Mapping[str, Any],
+    writes: bool = True,
+    setting: str = "stage1_dir",
+    begun: bool = False,
+) -> None:
     """Makes sure that a folder holds the work of these values and no others.
 
     Writes them to `path` as JSON where nothing is there. UserError, naming the first value that
-    differs, where the folder was made with other ones.
+    differs, where the folder was made with other ones; naming the setting that names the folder,
+    where its work has begun and what it was made with cannot be read.
     """
-    if not path.is_file():
+    if not path.is_file() and not begun:
         if writes:
             try:
                 write_text(path, json.dumps(deciding, indent=1) + "\n")
             except OSError as error:
-                raise UserError(f"cannot write to {path.parent} ({error})") from None
+                raise unwritable(f"`{setting}`", path.parent, error) from None
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}")
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"`{setting}`: {path} tells what {path.parent} was made with, and cannot be read "
+            f"({error}); allowed: that file as it was, or another folder"
+        ) from None
     for name in dict.fromkeys([*deciding, *found]):
         # Through JSON, so that a tuple equals the list that it was written as.
         asked = json.loads(json.dumps(deciding.get(name)))

@@ -1,0 +1,60 @@
+"""What an export writes aside until it is whole, and what killed exports have left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def folder(export_dir: Path, name: str) -> Iterator[Path]:
+    """A new hidden folder `.NAME.tmp-*` in export_dir, which is made; removed unless renamed.
+
+    Those that processes left which no longer live are removed first. A living one holds a lock on
+    its own, which the kernel frees when it ends, however that is. OSError where export_dir cannot
+    be written.
+    """
+    export_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(export_dir, fcntl.LOCK_EX):  # nobody clears what is not locked yet
+        _clear(export_dir)
+        temporary = export_dir / f".{name}.tmp-{secrets.token_hex(4)}"
+        temporary.mkdir()
+        own = contextlib.ExitStack()
+        own.enter_context(_locked(temporary, fcntl.LOCK_SH))
+    with own:
+        try:
+            yield temporary
+        except tf.errors.ResourceExhaustedError:  # how TensorFlow says it
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(export_dir)) from None
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _clear(export_dir: Path) -> None:
+    for leftover in export_dir.glob(".*.tmp-*"):
+        with (
+            contextlib.suppress(OSError),
+            _locked(leftover, fcntl.LOCK_EX | fcntl.LOCK_NB, os.O_NOFOLLOW),
+        ):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, flags: int = 0) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDONLY | flags)
+    try:
+        fcntl.flock(descriptor, kind)
+        yield
+    finally:
+        os.close(descriptor)
