@@ -18,6 +18,7 @@ from tfhash import codes, figures  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.names import shown  # noqa: E402
 from tfhash.report.rows import read_run  # noqa: E402
 from tfhash.runs import experiment, folder  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
@@ -112,7 +113,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"no run given; usage: python -m {NAME} RUN [RUN ...] --output=FILE")
     own = config_flags.of_run(OF_DATA)
     draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, own)
-    print(f"wrote {given.output}")
+    print(f"wrote {shown(given.output)}")
     return 0
 
 

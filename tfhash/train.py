@@ -24,6 +24,7 @@ from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains, pages  # noqa: E402
 from tfhash.data.sources import ImageSet  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.names import shown  # noqa: E402
 from tfhash.runs import experiment, folder  # noqa: E402
 from tfhash.runs.configurations import Configurations  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
@@ -134,9 +135,9 @@ def main(argv: list[str]) -> int:
         return 1
     if writes:
         mains.print_table(metrics)
-        print(f"run folder: {directory}")
+        print(f"run folder: {shown(directory)}")
         for picture in sorted((directory / "figures").glob("*.png")):
-            print(f"picture:    {picture}")
+            print(f"picture:    {shown(picture)}")
     return 0
 
 

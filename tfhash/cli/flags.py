@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from absl import flags
+from absl.flags import _flagvalues
 
 from tfhash import settings
 from tfhash.errors import UserError
+from tfhash.names import ENCODING, ERRORS
+
+# A flagfile may name folders that are no UTF-8, as flags.txt of a run does; absl ends at them.
+vars(_flagvalues)["open"] = functools.partial(open, encoding=ENCODING, errors=ERRORS)
 
 _DEFINE: dict[type, Any] = {
     bool: flags.DEFINE_bool,

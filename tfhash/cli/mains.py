@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib.util
+import io
 import os
 import re
 import sys
@@ -14,7 +16,9 @@ from absl import app, flags
 from tfhash.cli import pages
 from tfhash.cli.flags import check_own, in_flags
 from tfhash.errors import NO_ROOM, UserError
+from tfhash.names import shown
 
+_ESCAPES = "tfhash.escapes"  # the name of a handler of encoding errors
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull")
 
 
@@ -72,7 +76,25 @@ def run(
             print_error(name, f"{os.strerror(error.errno)}{where}; what was written before is kept")
             return 1
 
+    print_anything()
     app.run(guarded_main, flags_parser=parse)
+
+
+def print_anything() -> None:
+    """From now on, what stdout and stderr cannot encode is printed as an escape and ends nothing.
+
+    That is most names where they are ASCII, and a name that is no UTF-8 everywhere.
+    """
+    codecs.register_error(_ESCAPES, _escaped)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a test or a notebook puts there takes all
+            stream.reconfigure(errors=_ESCAPES)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    part = shown(error.object[error.start : error.end])
+    return part.encode("ascii", "backslashreplace").decode("ascii"), error.end
 
 
 def _said_plainly(message: str) -> str:
@@ -119,7 +141,7 @@ def print_error(name: str, message: object) -> None:
     known = flags.FLAGS
     method = known["method"].value if "method" in known else None
     one_line = " ".join(in_flags(str(message), known, method).split())
-    print(f"{name}: error: {one_line}", file=sys.stderr)
+    print(f"{name}: error: {shown(one_line)}", file=sys.stderr)
 
 
 def _exit(name: str, message: object, status: int = UserError.status) -> NoReturn:

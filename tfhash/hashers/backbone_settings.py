@@ -22,8 +22,8 @@ class BackboneSettings(Configuration):
     )
     allow_pickle_weights: bool = setting(
         False,
-        "load --weights also where it is a pickle (.npy), which can run any code; no flagfile may say "
-        "so",
+        "load --weights also where it is a pickle (.npy), which can run any code; no flagfile may "
+        "say so",
         group="network",
         from_run=False,
     )

@@ -131,9 +131,8 @@ def _commands(section: Section) -> str:
         model, changed = section.changes(row)
         notes = []
         if changed:
-            flags = (f"--{flag}={value}" for flag, value in changed.items())
-            changes = ", ".join(map(markdown.code, flags))
-            notes.append(f"unlike row {model.number}: {changes}")
+            changes = (markdown.code(f"--{flag}={value}") for flag, value in changed.items())
+            notes.append(f"unlike row {model.number}: {', '.join(changes)}")
         if not is_shared:
             notes.append(f"hardware: {_hardware(row)}")
         notes += _also_published(section, row)

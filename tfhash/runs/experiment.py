@@ -19,6 +19,7 @@ from tfhash.data.triplets import read_csv
 from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
 from tfhash.evaluation.triplet_accuracy import triplet_accuracy
+from tfhash.names import shown
 from tfhash.runs import folder, provenance
 from tfhash.runs.configurations import Configurations
 from tfhash.runs.experiment_settings import Experiment
@@ -110,7 +111,7 @@ def load_images(config: Experiment) -> ImageSet:
         labels_csv=config.labels_csv,
     )
     for note in image_set.notes:
-        print(f"{config.dataset}: {note}", flush=True)
+        print(f"{config.dataset}: {shown(note)}", flush=True)
     return image_set
 
 

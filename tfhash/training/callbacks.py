@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -106,7 +107,7 @@ class LogToTensorBoard(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self.writer = tf.summary.create_noop_writer()
         if self.directory is not None:
-            self.writer = tf.summary.create_file_writer(str(self.directory))
+            self.writer = tf.summary.create_file_writer(os.fsencode(self.directory))
 
     def on_train_end(self, logs=None):
         self.writer.close()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfhash.errors import NO_ROOM, NotNowError, UserError
+from tfhash.names import encoded
 
 CHECKPOINTS = "checkpoints"
 SAVED = "hasher.json"  # what `Hasher.save` says of a hasher beside its weights
@@ -126,11 +127,11 @@ def lock(directory: Path, setting: str, wait: bool = False) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file in one move, so that no reader sees half of it."""
+    """Writes a file in one move, so that no reader sees half of it: UTF-8, names as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(encoded(text))
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
