@@ -18,7 +18,14 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 # The rooms by floors, from the ground up. A module may import what is in its own room, and in rooms
 # of floors below; rooms of one floor do not know each other.
 FLOORS = (
-    ("tfhash.errors", "tfhash.codes", "tfhash.files", "tfhash.names", "tfhash.paths"),
+    (
+        "tfhash.errors",
+        "tfhash.codes",
+        "tfhash.files",
+        "tfhash.names",
+        "tfhash.npz",
+        "tfhash.paths",
+    ),
     ("tfhash.settings", "tfhash.losses", "tfhash.figures"),
     ("tfhash.evaluation", "tfhash.cli", "tfhash.places"),
     ("tfhash.data", "tfhash.networks", "tfhash.features"),
@@ -55,24 +62,25 @@ GROUND = "tfhash.errors tfhash.files tfhash.names tfhash.paths"
 
 RULES = (
     Rule("tfhash.codes tfhash.evaluation", never="*", but="numpy tfhash.codes tfhash.evaluation"),
+    Rule("tfhash.npz", never="*", but="numpy"),
     Rule("tfhash.losses", never="*", but="tensorflow"),
     Rule(GROUND, never="*"),
     Rule("tfhash.settings", never="*", but="tfhash.errors"),
-    Rule("tfhash.networks", never="tfhash", but="tfhash.networks tfhash.errors"),
-    Rule("tfhash.data", never="tfhash", but=f"tfhash.data {GROUND}"),
-    Rule("tfhash.features", never="tfhash", but=f"tfhash.features {GROUND}"),
+    Rule("tfhash.networks", never="tfhash", but="tfhash.networks tfhash.errors tfhash.npz"),
+    Rule("tfhash.data", never="tfhash", but=f"tfhash.data tfhash.npz {GROUND}"),
+    Rule("tfhash.features", never="tfhash", but=f"tfhash.features tfhash.npz {GROUND}"),
     Rule("tfhash.figures", never="tfhash", but=f"tfhash.figures {GROUND}"),
     Rule("tfhash.cli", never="tfhash", but=f"tfhash.cli tfhash.settings {GROUND}"),
     Rule(
         "tfhash.serving",
         never="tfhash",
-        but=f"tfhash.serving tfhash.codes {GROUND}",
+        but=f"tfhash.serving tfhash.codes tfhash.npz {GROUND}",
         without="tfhash.serving.__main__ tfhash.serving.*.__main__",
     ),
     Rule(
         "tfhash.serving",
         never="tfhash",
-        but=f"tfhash.serving tfhash.codes tfhash.cli {GROUND}",
+        but=f"tfhash.serving tfhash.codes tfhash.npz tfhash.cli {GROUND}",
     ),
     Rule(
         "tfhash",

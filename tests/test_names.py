@@ -35,6 +35,19 @@ def test_composed_and_decomposed_names_are_the_same():
     assert names.normal("cafe\u0301/\udce9") == "café/\udce9" == names.normal("café/\udce9")
 
 
+def test_a_name_is_found_in_another_composition_unless_two_are_like_it():
+    one, two = "café", "cafe\u0301"
+    assert names.finder([two, "dog"])(one) == two
+    assert names.finder([one, two])(one) == one and names.finder([one, two])(two) == two
+    angstroms = ["\u00c5", "A\u030a"]  # and U+212B has the same normal form
+    assert names.finder(angstroms)("\u212b") == "\u212b"
+    assert names.finder(["dog"])("cat") == "cat"
+
+
+def test_bytes_that_are_no_utf8_are_no_text():
+    assert names.is_text("犬 é\x1b") and not names.is_text("caf\udce9")
+
+
 def test_any_bytes_are_a_name_and_come_back():
     every = bytes(range(256)) + "犬".encode()
     text = names.decoded(every)

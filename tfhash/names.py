@@ -7,19 +7,21 @@ writes in ASCII) as it is. Three borders ask for more:
     what people read      shown(name)
     bytes                 encoded(name), decoded(data): CSV, flags.txt, tensors of strings; a text
                           file is opened with encoding=ENCODING, errors=ERRORS
-    comparisons           normal(name)
+    comparisons           normal(name), finder(names)
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 
 ENCODING, ERRORS = "utf-8", "surrogateescape"
 
 # Control characters (terminal escapes begin with one), ends of lines and paragraphs, overrides of
 # the direction of writing, surrogates. What joins or marks letters of a script stays.
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 
@@ -47,6 +49,28 @@ def normal(text: str) -> str:
     é may be one character or two, and file systems, archives and spreadsheets differ in that.
     """
     return unicodedata.normalize("NFC", text)
+
+
+def finder(present: Iterable[str]) -> Callable[[str], str]:
+    """What answers, of a name, which of those that are present it means, and itself where none.
+
+    Itself where it is there, else the one that has its normal form, if that is one alone.
+    """
+    exact = set(present)
+    by_form: dict[str, list[str]] = {}
+    for name in exact:
+        by_form.setdefault(normal(name), []).append(name)
+
+    def find(name: str) -> str:
+        alike = () if name in exact else by_form.get(normal(name), ())
+        return alike[0] if len(alike) == 1 else name
+
+    return find
+
+
+def is_text(name: str) -> bool:
+    """Whether its bytes are UTF-8."""
+    return _SURROGATE.search(name) is None
 
 
 def encoded(text: str) -> bytes:

@@ -136,9 +136,21 @@ REFUSED = {
     "one class": ("path,labels\na.png,sea\nb/c.png,sea\n", "1 classes with images; at least 2"),
     "no label": ("path,labels\na.png,\n", "0 classes with images; at least 2"),
     "two lines": ('path,labels\n"a\nb.png",sea\nb/c.png\n', "line 4: 1 fields"),
+    "labels in Latin-1": (b"path,labels\na.png,caf\xe9\n", "line 2: labels is 'caf"),
     "jpeg": (b"\xff\xd8\xff\xe0", "utf-8"),
     "open quote": ('path,labels\n"' + "x" * 200_000, "field larger"),
 }
+
+
+def test_names_that_differ_in_composition_or_are_no_utf8_are_found(photos):
+    """The folder has é as two characters, the CSV as one; another name has a byte of Latin-1."""
+    write(photos / "cafe\u0301.png", (9, 9, 9))
+    write(photos / "caf\udce9.png", (8, 8, 8))
+    found = load(photos, SEPARATED.encode() + "café.png,sea\n".encode() + b"caf\xe9.png,sky\n")
+    rows = dict(zip(found.ids, found.labels.tolist(), strict=True))
+    assert rows["cafe\u0301.png"] == [1, 0] and rows["caf\udce9.png"] == [0, 1]
+    with pytest.raises(UserError, match="1 files stand there twice, composed and decomposed"):
+        load(photos, SEPARATED + "café.png,sea\ncafe\u0301.png,sea\n")
 
 
 @pytest.mark.parametrize(("content", "words"), REFUSED.values(), ids=REFUSED)

@@ -251,7 +251,7 @@ GOOD = "cat/1.png,cat/2.png,dog/1.png\n"
         (GOOD + "query,positive,negative\n", ("line 2", "no image 'query'")),
         ("", ("no triplets in it",)),
         ("query,positive,negative\n\n", ("no triplets in it",)),
-        (b"\xff\xd8\xff\xe0", ("utf-8",)),
+        (b"\xff\xd8\xff\xe0", ("line 1", "three different")),
         ('"' + "x" * 200_000, ("field larger",)),
     ],
     ids=["unknown", "two", "four", "twice", "late header", "empty", "header", "jpeg", "quote"],
@@ -269,3 +269,10 @@ def test_read_csv_refuses_in_one_line(tmp_path, content, words):
 def test_read_csv_names_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UserError, match="`triplets_csv`: .*none.csv.*No such file"):
         read_csv(tmp_path / "none.csv", IDS)
+
+
+def test_names_that_differ_in_composition_or_are_no_utf8_are_found(tmp_path):
+    """The folder has é as two characters, the CSV as one; the last name has a byte of Latin-1."""
+    ids = ("cafe\u0301/1.png", "caf\udce9/2.png", "dog/1.png")
+    path = write(tmp_path, "café/1.png,".encode() + b"caf\xe9/2.png,dog/1.png\n")
+    assert read_csv(path, ids).tolist() == [[0, 1, 2]]

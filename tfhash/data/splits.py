@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfhash import npz
 from tfhash.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,14 +62,17 @@ class RetrievalSplits:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> RetrievalSplits:
-        """What `save` wrote."""
-        with np.load(path, allow_pickle=False) as fields:
-            return cls(
-                protocol=str(fields["protocol"]),
-                seed=int(fields["seed"]),
-                fingerprint=str(fields["fingerprint"]),
-                **{part: fields[part] for part in (*PARTS, "held_out")},
-            )
+        """What `save` wrote. UserError for another file."""
+        try:
+            fields = npz.read(path, [field.name for field in dataclasses.fields(cls)])
+        except ValueError as error:
+            raise UserError(f"{path}: {error}; allowed: what save has written") from None
+        return cls(
+            protocol=str(fields["protocol"]),
+            seed=int(fields["seed"]),
+            fingerprint=str(fields["fingerprint"]),
+            **{part: fields[part] for part in (*PARTS, "held_out")},
+        )
 
 
 def learnable(splits: RetrievalSplits) -> np.ndarray:

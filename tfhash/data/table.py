@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from tfhash import names
 from tfhash.data import image_files
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
@@ -43,6 +44,7 @@ def read(
     root = image_files.folder(data_dir, "of images")
     table = read_table(labels_csv)
     files, passed_over = image_files.below(root, reading.unreadable)
+    table = _of_files(labels_csv, table, files)
     missing = sorted(table.labels.keys() - set(files))
     if missing and reading.unreadable == image_files.REFUSE:
         raise UserError(
@@ -55,6 +57,18 @@ def read(
         notes.append(f"{len(missing)} paths of the CSV without a file skipped")
     labels, class_names, of_labels = _labels(labels_csv, table, ids)
     return pixels, labels, class_names, tuple(ids), tuple(passed_over + notes + of_labels)
+
+
+def _of_files(labels_csv: str | os.PathLike, table: Table, files: list[str]) -> Table:
+    """The table with its paths as the files are called, where they differ in composition alone."""
+    find = names.finder(files)
+    labels = {find(path): of_image for path, of_image in table.labels.items()}
+    if repeated := len(table.labels) - len(labels):
+        raise UserError(
+            f"`labels_csv`: {labels_csv}: {repeated} files stand there twice, composed and "
+            "decomposed; allowed: one row an image"
+        )
+    return Table(labels, table.classes, table.ignored)
 
 
 def read_without_images(
@@ -99,7 +113,7 @@ def read_table(path: str | os.PathLike) -> Table:
     first line without these columns.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors=names.ERRORS) as file:
             rows = csv.reader(file)
             header = [name.strip() for name in next(rows, [])]
             classes = _class_columns(path, header)
@@ -127,10 +141,11 @@ def _class_columns(path: str | os.PathLike, header: list[str]) -> list[str]:
     """The columns that are classes; none where there is a column `labels`."""
     classes = [] if LABELS in header else [name for name in header if name != PATH]
     complete = PATH in header and (LABELS in header or classes)
-    if not complete or len(set(header)) < len(header) or "" in classes:
+    readable = all(map(names.is_text, header))
+    if not complete or len(set(header)) < len(header) or "" in classes or not readable:
         raise UserError(
-            f"`labels_csv`: {path}, line 1: {','.join(header)!r}; allowed: the different names of"
-            f" the columns, {PATH} and {LABELS}, or {PATH} and each class"
+            f"`labels_csv`: {path}, line 1: {','.join(header)!r}; allowed: in utf-8 the different"
+            f" names of the columns, {PATH} and {LABELS}, or {PATH} and each class"
         )
     return classes
 
@@ -144,8 +159,10 @@ def _parse(header: list[str], fields: list[str], classes: list[str]) -> tuple[st
     if not path.name or path.is_absolute() or ".." in path.parts:
         raise ValueError(f"{PATH} is {row[PATH]!r}; allowed: a path relative to `data_dir`, in it")
     if not classes:
-        names = (name.strip() for name in row[LABELS].split(SEPARATOR))
-        return path.as_posix(), {name for name in names if name}
+        if not names.is_text(row[LABELS]):
+            raise ValueError(f"{LABELS} is {row[LABELS]!r}; allowed: names in utf-8")
+        of_image = (name.strip() for name in row[LABELS].split(SEPARATOR))
+        return path.as_posix(), {name for name in of_image if name}
     for name in classes:
         if row[name] not in ("0", "1"):
             raise ValueError(f"{name} is {row[name]!r}; allowed: 0 or 1")
@@ -156,9 +173,9 @@ def _class_names(
     labels_csv: str | os.PathLike, table: Table, ids: Iterable[str]
 ) -> tuple[str, ...]:
     """The classes with an image among `ids`, sorted."""
-    names = sorted(set().union(*(table.labels.get(id_, ()) for id_ in ids)))
-    if len(names) < 2:
+    classes = sorted(set().union(*(table.labels.get(id_, ()) for id_ in ids)))
+    if len(classes) < 2:
         raise UserError(
-            f"`labels_csv`: {labels_csv}: {len(names)} classes with images; at least 2 are needed"
+            f"`labels_csv`: {labels_csv}: {len(classes)} classes with images; at least 2 are needed"
         )
-    return tuple(names)
+    return tuple(classes)

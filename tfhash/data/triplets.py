@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfhash import names
 from tfhash.errors import UserError
 
 
@@ -201,16 +202,18 @@ def _consecutive(count: int) -> np.ndarray:
 def read_csv(path: str | Path, ids: Sequence[str]) -> np.ndarray:
     """A CSV of (query, positive, negative) image ids -> int64 [T, 3] positions in `ids`.
 
-    An id is an image's path relative to the data folder. A first line `query,positive,negative`
-    is skipped. Raises UserError with the line's number for a row of other than three fields, an
-    unknown id, or the same image twice in a row; for a missing or empty file.
+    An id is an image's path relative to the data folder, whose é is one character or two. A first
+    line `query,positive,negative` is skipped. Raises UserError with the line's number for a row of
+    other than three fields, an unknown id, or the same image twice in a row; for a missing or empty
+    file.
     """
     position = {name: index for index, name in enumerate(ids)}
+    find = names.finder(ids)
     rows: list[list[int]] = []
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(path, newline="", encoding="utf-8-sig", errors=names.ERRORS) as file:
             for number, row in enumerate(csv.reader(file), start=1):
-                row = [field.strip() for field in row]
+                row = [find(field.strip()) for field in row]
                 if not row or (number == 1 and row == ["query", "positive", "negative"]):
                     continue
                 if len(row) != 3 or len(set(row)) != 3:

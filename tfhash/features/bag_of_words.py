@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tfhash import names, npz
 from tfhash.errors import UserError
 
 
@@ -19,9 +19,9 @@ def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
     value that is not finite, or lacks an image, with their number.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            known, features = file["ids"].astype(str), file["features"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays = npz.read(path, ("ids", "features"))
+        known, features = arrays["ids"].astype(str), arrays["features"]
+    except ValueError as error:
         raise UserError(
             f"`features_file`={path}: {error}; allowed: an .npz file with ids and features"
         ) from None
@@ -33,6 +33,7 @@ def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
     row_of = {id_: row for row, id_ in enumerate(known.tolist())}
     if repeated := len(known) - len(row_of):
         raise UserError(f"`features_file`={path}: {repeated} ids stand there twice")
+    ids = list(map(names.finder(row_of), ids))
     missing = [id_ for id_ in ids if id_ not in row_of]
     if missing:
         raise UserError(

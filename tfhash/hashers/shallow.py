@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import functools
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from tfhash import codes
+from tfhash import codes, npz
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
@@ -217,15 +216,14 @@ class FeatureHasher(Hasher):
     def _load_weights(self, directory: Path) -> None:
         path = directory / _PARAMETERS
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = dict(file)
+            arrays = npz.read(path)
             statistics = {
                 name.removeprefix(_SCALING): arrays.pop(name)
                 for name in list(arrays)
                 if name.startswith(_SCALING)
             }
             width, components = len(statistics["mean"]), statistics.get("axes", np.empty((0, 0)))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"`model_dir`: cannot read {path} ({error}); is the run finished?"
             ) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfhash import npz
 from tfhash.errors import UserError
 
 _UNREADABLE = (
@@ -85,10 +86,9 @@ def assign(model: keras.Model, arrays: Mapping[str, np.ndarray], *, source: str 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except _UNREADABLE as error:
-        raise UserError(f"`weights`: {path} is not an .npz file of plain arrays") from error
+        return npz.read(path)
+    except ValueError as error:
+        raise UserError(f"`weights`: {path}: {error}; allowed: an .npz of plain arrays") from None
 
 
 def _read_pickled_dict(path: Path) -> dict[str, np.ndarray]:

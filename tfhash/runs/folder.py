@@ -7,25 +7,19 @@ checkpoints/, logs/, figures/, export/.
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tfhash import npz
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
 from tfhash.training.run import Run, write_arrays
 
 METRICS = "metrics.json"
 _SAMPLES = "samples.npz"  # images that a run keeps of a data set that cannot be loaded by its name
-# What NumPy and zipfile raise where a file is none of arrays, or damaged.
-_UNREADABLE = (
-    *(OSError, ValueError, KeyError, EOFError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
-)
 
 
 class Metrics(dict[str, Any]):
@@ -82,9 +76,8 @@ def read_codes(directory: Path, part: str, names: Sequence[str]) -> dict[str, np
     """These arrays of codes/PART.npz. UserError where it cannot be read."""
     path = _codes(directory, part)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in names}
-    except _UNREADABLE as error:
+        return npz.read(path, names)
+    except ValueError as error:
         raise UserError(f"`model_dir`: cannot read {path} ({error})") from None
 
 
@@ -97,9 +90,8 @@ def read_samples(directory: Path, count: int) -> np.ndarray:
     """At most `count` of the images that `write_samples` kept. UserError where it kept none."""
     path = directory / _SAMPLES
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return spread(file["images"], count)
-    except _UNREADABLE as error:
+        return spread(npz.read(path, ["images"])["images"], count)
+    except ValueError as error:
         raise UserError(
             f"`model_dir`: cannot read images of the run from {path} ({error}); `noverify` does "
             "without"
