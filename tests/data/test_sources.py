@@ -52,6 +52,8 @@ def image_set(**changes) -> sources.ImageSet:
         ({"images": np.zeros((2, 4), np.uint8)}, "expected images as uint8"),
         ({"triplets": np.array([[0, 1]])}, r"triplets must be \[T, 3\] positions below 2"),
         ({"triplets": np.array([[0, 1, 2]])}, r"triplets must be \[T, 3\] positions below 2"),
+        ({"first": np.array([0])}, r"first must be \[2\] positions of first images"),
+        ({"first": np.array([1, 0])}, r"first must be \[2\] positions of first images"),
     ],
 )
 def test_image_set_refuses_what_does_not_fit(changes, message):
@@ -138,14 +140,58 @@ def test_folder_tells_formats_by_content(two_classes):
     np.testing.assert_allclose(read.images[3].astype(int), np.full((5, 5, 3), (200, 100, 50)), 0, 2)
 
 
-@pytest.mark.parametrize("name", ["unlabelled", "unlabeled"])
+@pytest.mark.parametrize("name", ["unlabelled", "unlabeled", "Unlabelled", "UN-LABELED_ "])
 def test_folder_gives_unlabelled_images_no_label(two_classes, name):
-    write(two_classes / name / "a.png", 3)
-    write(two_classes / name / "b.png", 4)
+    write(two_classes / name / "a.png", 30)
+    write(two_classes / name / "b.png", 40)
     read = sources.load("folder", data_dir=two_classes, image_size=5)
     assert read.class_names == ("cat", "dog")
-    np.testing.assert_array_equal(read.labels[3:], np.zeros((2, 2)))
-    assert read.notes == ("2 images without a label",)
+    bare = [id_.startswith(name) for id_ in read.ids]
+    np.testing.assert_array_equal(read.labels[bare], np.zeros((2, 2)))
+    assert read.labels.sum() == 3 and read.notes == ("2 images without a label",)
+
+
+def test_both_folders_of_unlabelled_images_may_be_there(two_classes):
+    for name in ("unlabelled", "Unlabelled"):
+        write(two_classes / name / "a.png", len(name) * 20 + name[0].isupper() * 30)
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.class_names == ("cat", "dog") and read.notes == ("2 images without a label",)
+
+
+def test_folders_that_look_like_parts_of_a_data_set_are_told(tmp_path):
+    """photos/train/cats and photos/val/cats: "train" is searched for in "val"."""
+    for i, name in enumerate(("Train/cats", "Train/dogs", "val/cats", "val/dogs")):
+        write(tmp_path / name / "a.png", 50 * i)
+    read = sources.load("folder", data_dir=tmp_path, image_size=5)
+    assert read.class_names == ("Train", "val")
+    assert read.notes == (
+        "Train, val are taken for classes; if they are parts of a data set with the classes "
+        "inside, give one of them as `data_dir`",
+    )
+    write(tmp_path / "one" / "test" / "a.png", 9)  # a single one may well be a class
+    write(tmp_path / "one" / "cat" / "a.png", 99)
+    assert sources.load("folder", data_dir=tmp_path / "one", image_size=5).notes == ()
+
+
+def test_classes_that_differ_in_case_alone_are_told(two_classes):
+    write(two_classes / "Cat" / "a.png", 200)
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.class_names == ("Cat", "cat", "dog")
+    assert read.notes == ("Cat, cat differ in case or composition alone, yet are classes",)
+
+
+def test_summary_has_the_classes_with_counts(two_classes):
+    write(two_classes / "unlabelled" / "a.png", 30)
+    read = sources.load("folder", data_dir=two_classes, image_size=5)
+    assert read.summary() == "4 images: 2 classes (cat 2, dog 1), 1 without a label"
+    many = image_set(
+        class_names=tuple(f"c{i:02}" for i in range(20)),
+        labels=np.eye(20, dtype=np.uint8)[[0, 0]],
+    )
+    assert many.summary() == (
+        "2 images: 20 classes (c00 2, c01 0, c02 0, c03 0, c04 0, c05 0, c06 0, c07 0, ..., 0 to 2 "
+        "images each, c12 0, c13 0, c14 0, c15 0, c16 0, c17 0, c18 0, c19 0), 0 without a label"
+    )
 
 
 def test_folder_reports_duplicates_empty_classes_and_stray_files(two_classes):
@@ -156,8 +202,9 @@ def test_folder_reports_duplicates_empty_classes_and_stray_files(two_classes):
     assert len(read.ids) == 4 and read.class_names == ("cat", "dog")
     assert read.notes == (
         "1 files that are no images passed over: no ending 1",
-        "1 images repeat the bytes of another image",
         "1 class folders without images: emu",
+        "1 images repeat another one; each stands where that one does (`duplicates`=group)",
+        "1 of them have other labels than the image that they repeat",
     )
 
 

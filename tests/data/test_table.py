@@ -26,7 +26,7 @@ def photos(tmp_path: Path) -> Path:
     """Four images of one colour each; e.png stands in no table below."""
     root = tmp_path / "photos"
     for number, name in enumerate(("a.png", "b/c.png", "d.png", "e.png")):
-        write(root / name, (number, 10, 20))
+        write(root / name, (10 * number, 10, 20))
     return root
 
 
@@ -43,7 +43,7 @@ def test_both_forms_say_the_same(photos, content):
     assert read.name == "csv" and read.class_names == ("sea", "sky")
     assert read.ids == ("a.png", "b/c.png", "d.png", "e.png")
     assert read.labels.tolist() == [[1, 1], [0, 1], [0, 0], [0, 0]]
-    assert read.images[:, 0, 0, 0].tolist() == [0, 1, 2, 3] and read.images.shape == (4, 2, 2, 3)
+    assert read.images[:, 0, 0, 0].tolist() == [0, 10, 20, 30] and read.images.shape == (4, 2, 2, 3)
     assert read.notes == ("2 images without a label, 1 of them not in the CSV",)
 
 
@@ -74,9 +74,9 @@ def test_what_is_odd_is_counted(photos):
     assert read.class_names == ("sea", "sky") and read.labels.shape == (5, 2)
     assert read.notes == (
         "1 files that are no images passed over: .csv 1",
-        "1 images repeat the bytes of another image",
         "1 classes without images: moon",
         "3 images without a label, 2 of them not in the CSV",
+        "1 images repeat another one; each stands where that one does (`duplicates`=group)",
     )
 
 
@@ -106,7 +106,7 @@ def test_paths_without_a_file_and_unreadable_ones_are_skipped_and_counted(photos
     read = load(photos, MISSING, unreadable="skip")
     assert read.ids == ("a.png", "b/c.png", "e.png")
     assert read.labels.tolist() == [[1, 1], [0, 1], [0, 0]]
-    assert read.images[:, 0, 0, 0].tolist() == [0, 1, 3]
+    assert read.images[:, 0, 0, 0].tolist() == [0, 10, 30]
     assert read.notes == (
         "1 unreadable files skipped",
         "2 paths of the CSV without a file skipped",
@@ -149,8 +149,46 @@ def test_names_that_differ_in_composition_or_are_no_utf8_are_found(photos):
     found = load(photos, SEPARATED.encode() + "café.png,sea\n".encode() + b"caf\xe9.png,sky\n")
     rows = dict(zip(found.ids, found.labels.tolist(), strict=True))
     assert rows["cafe\u0301.png"] == [1, 0] and rows["caf\udce9.png"] == [0, 1]
-    with pytest.raises(UserError, match="1 files stand there twice, composed and decomposed"):
+    with pytest.raises(UserError, match="1 files stand there twice, written differently"):
         load(photos, SEPARATED + "café.png,sea\ncafe\u0301.png,sea\n")
+
+
+def test_paths_with_backslashes_are_found_and_told(photos):
+    read = load(photos, SEPARATED.replace("b/c.png", r"b\c.png"))
+    assert read.labels.tolist() == load(photos, SEPARATED).labels.tolist()
+    assert r"1 paths of the CSV have \ where folders end" in read.notes
+    write(photos / r"b\c.png", (200, 0, 0))  # on Linux this is a name, and goes before
+    read = load(photos, SEPARATED.replace("b/c.png", r"b\c.png"))
+    assert dict(zip(read.ids, read.labels.tolist(), strict=True)) == {
+        "a.png": [1, 1], r"b\c.png": [0, 1], "b/c.png": [0, 0], "d.png": [0, 0], "e.png": [0, 0]
+    }  # fmt: skip
+
+
+def test_a_comma_in_a_label_is_told(photos):
+    """ "sea,odd" is one label: perhaps meant as two."""
+    read = load(photos, 'path,labels\na.png,"sea,odd"\nb/c.png,sky\n')
+    assert read.class_names == ("sea,odd", "sky")
+    told = "1 labels of the CSV have a comma in them, such as 'sea,odd'; several labels have ';'"
+    assert any(note.startswith(told) for note in read.notes)
+    with pytest.raises(UserError, match="line 2: 3 fields; allowed: 2, .* needs quotes, several"):
+        load(photos, "path,labels\na.png,sea,odd\n")
+
+
+def test_columns_are_known_in_any_case(photos):
+    read = load(photos, SEPARATED.replace("path,labels", "Path,LABELS"))
+    assert read.labels.tolist() == load(photos, SEPARATED).labels.tolist()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (SEPARATED.replace(",", "|"), r"line 1: 'path\|labels'; allowed: .*commas between them"),
+        ("path,labels\nC:\\photos\\a.png,sea\n", r"line 2: path is .*relative to `data_dir`"),
+    ],
+)
+def test_what_other_programs_write_is_refused_with_the_cause(photos, content, words):
+    with pytest.raises(UserError, match=words):
+        load(photos, content)
 
 
 @pytest.mark.parametrize(("content", "words"), REFUSED.values(), ids=REFUSED)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from tfhash import names
 from tfhash.data import image_files
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
 
-UNLABELLED = ("unlabelled", "unlabeled")
+_UNLABELLED = ("unlabelled", "unlabeled")
+_PARTS = frozenset("train training trn val valid validation dev test testing tst eval".split())
 
 
 def read(
@@ -19,13 +23,12 @@ def read(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Every image below data_dir: data_dir/CLASS/**/FILE, and data_dir/unlabelled/**/FILE.
 
-    JPEG and PNG are told by content; hidden files and files that are no images are passed over.
-    Returns, sorted by id,
-    images uint8 [n, size, size, 3]; labels uint8 one-hot [n, C], all zero for the
-    unlabelled; class names (C, without empty classes); ids ("CLASS/.../FILE"); notes.
-    Raises UserError for a missing data_dir, for fewer than two classes with images, and, where
-    reading.unreadable is "refuse", for a folder or an image that cannot be read ("skip" leaves it
-    out).
+    "unlabelled" may be written in any case, with blanks or hyphens. JPEG and PNG are told by
+    content; hidden files and files that are no images are passed over. Returns, sorted by id,
+    images uint8 [n, size, size, 3]; labels uint8 one-hot [n, C], all zero for the unlabelled; class
+    names (C, without empty classes); ids ("CLASS/.../FILE"); notes. Raises UserError for a missing
+    data_dir, for fewer than two classes with images, and, where reading.unreadable is "refuse", for
+    a folder or an image that cannot be read ("skip" leaves it out).
     """
     root = image_files.folder(data_dir, "with one subfolder a class")
     files, passed_over = image_files.below(root, reading.unreadable)
@@ -37,8 +40,9 @@ def read(
     class_of_image = np.array([_top_folder(id_) for id_ in ids])
     labels = (class_of_image[:, None] == np.array(class_names)).astype(np.uint8)
 
+    notes += _notes_on_names(class_names)
     folders = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
-    if empty := sorted(folders - {*class_names, *UNLABELLED}):
+    if empty := sorted(set(_classes(folders)) - set(class_names)):
         notes.append(f"{len(empty)} class folders without images: {', '.join(empty)}")
     if outside := sum("/" not in file for file in files):
         notes.append(f"{outside} files outside the class folders ignored")
@@ -62,15 +66,38 @@ def read_without_labels(
     return pixels, np.zeros((len(ids), 0), np.uint8), (), tuple(ids), tuple(passed_over + notes)
 
 
+def _classes(folders: Iterable[str]) -> list[str]:
+    """The folders that are classes."""
+    return [name for name in folders if re.sub(r"[\s_-]", "", name).lower() not in _UNLABELLED]
+
+
+def _notes_on_names(class_names: Sequence[str]) -> list[str]:
+    """What the names of the classes make doubtful, a sentence each."""
+    notes = []
+    parts = [name for name in class_names if name.lower() in _PARTS]
+    if len(parts) > 1:
+        notes.append(
+            f"{', '.join(parts)} are taken for classes; if they are parts of a data set with the"
+            " classes inside, give one of them as `data_dir`"
+        )
+    alike: dict[str, list[str]] = {}
+    for name in class_names:
+        alike.setdefault(names.normal(name).casefold(), []).append(name)
+    for twins in alike.values():
+        if len(twins) > 1:
+            notes.append(f"{', '.join(twins)} differ in case or composition alone, yet are classes")
+    return notes
+
+
 def _top_folder(id_: str) -> str:
     return id_.split("/", 1)[0]
 
 
 def _class_names(root: Path, ids: list[str]) -> tuple[str, ...]:
-    names = tuple(sorted({_top_folder(id_) for id_ in ids} - set(UNLABELLED)))
-    if len(names) < 2:
+    found = tuple(sorted(_classes({_top_folder(id_) for id_ in ids})))
+    if len(found) < 2:
         raise UserError(
-            f"`data_dir`={root}: folder with {'one class' if names else 'no class'}; expected at"
+            f"`data_dir`={root}: folder with {'one class' if found else 'no class'}; expected at"
             " least two subfolders with images"
         )
-    return names
+    return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -75,13 +74,12 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
     """The images root/ID, resized to size x size pixels.
 
     JPEG and PNG are told by content. Returns uint8 [n, size, size, 3], the ids of these images, and
-    notes: a sentence each on files left out, on files damaged in part, and on files of the same
-    bytes. Raises UserError where unreadable="refuse" and a file is no readable image ("skip" leaves
-    it out).
+    notes: a sentence each on files left out, and on files damaged in part. Raises UserError where
+    reading.unreadable is "refuse" and a file is no readable image ("skip" leaves it out).
     """
     pixels = np.empty((len(ids), reading.size, reading.size, 3), np.uint8)
     filled = fill(pixels, root, ids, reading.megapixels)
-    reasons, digests = filled.reasons, filled.digests
+    reasons = filled.reasons
     if reasons and reading.unreadable == REFUSE:
         first, reason = next(iter(reasons.items()))
         raise UserError(
@@ -101,17 +99,14 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
         logging.warning("%s is damaged in part: %s", root / id_, complaint)
     if filled.damaged:
         notes.append(f"{len(filled.damaged)} JPEG files are damaged in part and used as they are")
-    if repeated := len(digests) - len(set(digests)):
-        notes.append(f"{repeated} images repeat the bytes of another image")
     return pixels, ids, notes
 
 
 @dataclass
 class Filled:
-    """What came of files: digests of those that could be read, by id the reason for each other
-    one, and what libjpeg said of those that it could read in part."""
+    """What came of files: by id the reason for each that could not be read, and what libjpeg said
+    of those that it could read in part."""
 
-    digests: list[bytes] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
 
@@ -123,24 +118,23 @@ def fill(
     limits = image_ops.Limits(megapixels)
     decode_and_resize = _decoder(pixels.shape[1], megapixels)
 
-    def fill_row(row: int) -> tuple[bytes, str]:
+    def fill_row(row: int) -> str:
+        """The reason why it cannot be filled, or none."""
         try:
             image_bytes = files.read(root / ids[row], limits.bytes).data
             pixels[row] = decode_and_resize(image_bytes).numpy()
         except (files.FileError, tf.errors.InvalidArgumentError) as error:
-            return b"", _one_line(error)
-        return hashlib.sha256(image_bytes).digest(), ""
+            return _one_line(error)
+        return ""
 
     filled = Filled()
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         for start in range(0, len(ids), _BLOCK):
             rows = range(start, min(start + _BLOCK, len(ids)))
             with libjpeg.complaints() as complaints:
-                for row, (digest, reason) in zip(rows, threads.map(fill_row, rows), strict=True):
+                for row, reason in zip(rows, threads.map(fill_row, rows), strict=True):
                     if reason:
                         filled.reasons[ids[row]] = reason
-                    else:
-                        filled.digests.append(digest)
             if complaints:  # of which files? One at a time, it can only be this one
                 filled.damaged |= _damaged(rows, ids, fill_row)
             if rows.stop // _PROGRESS_EVERY > start // _PROGRESS_EVERY:
@@ -159,14 +153,12 @@ def _decoder(size: int, megapixels: int) -> Callable[[bytes], tf.Tensor]:
     return decode_and_resize
 
 
-def _damaged(
-    rows: range, ids: Sequence[str], fill_row: Callable[[int], tuple[bytes, str]]
-) -> dict[str, str]:
+def _damaged(rows: range, ids: Sequence[str], fill_row: Callable[[int], str]) -> dict[str, str]:
     """What libjpeg says of each file that it reads in part only."""
     damaged = {}
     for row in rows:
         with libjpeg.complaints() as complaints:
-            _, reason = fill_row(row)
+            reason = fill_row(row)
         if complaints and not reason:
             damaged[ids[row]] = complaints[0]
     return damaged

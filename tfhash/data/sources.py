@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfhash.data import folder, image_files, table, tf_dataset
+from tfhash.data import copies, folder, image_files, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _READ_BATCH = 1000
+_SHOWN_CLASSES = 8  # at either end, where there are more
 FILES_SIZE = 64  # px, the default image_size of a user's own images
 
 
@@ -29,7 +30,9 @@ class ImageSet:
     class_names: C names. ids: n different strings, the same on every machine. notes: what the
     source has to report (unreadable files, duplicates, images without a label, empty classes),
     a sentence each. triplets: int64 [T, 3], positions of images (query, positive, negative) of
-    which a user said that the positive is nearer to the query; None where nobody did. Raises
+    which a user said that the positive is nearer to the query; None where nobody did. first: int64
+    [n], the position of the image that each is a copy of, its own where of none; copies stand in
+    one part of a split. None: whatever copies there are, each image stands for itself. Raises
     ValueError where these do not hold.
     """
 
@@ -40,6 +43,7 @@ class ImageSet:
     ids: tuple[str, ...]
     notes: tuple[str, ...] = ()
     triplets: np.ndarray | None = None
+    first: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.ids)
@@ -59,6 +63,20 @@ class ImageSet:
         triplets = np.empty((0, 3), int) if self.triplets is None else self.triplets
         if triplets.shape[1:] != (3,) or not np.isin(triplets, range(count)).all():
             raise ValueError(f"{self.name}: triplets must be [T, 3] positions below {count}")
+        first = np.arange(count) if self.first is None else self.first
+        if first.shape != (count,) or not np.array_equal(first[first], first):
+            raise ValueError(f"{self.name}: first must be [{count}] positions of first images")
+
+    def summary(self) -> str:
+        """The classes with the numbers of their images, and how many have no label; one line."""
+        counts = self.labels.sum(axis=0, dtype=int)
+        parts = [f"{name} {count:,}" for name, count in zip(self.class_names, counts, strict=True)]
+        if len(parts) > 2 * _SHOWN_CLASSES:
+            between = f"..., {counts.min():,} to {counts.max():,} images each"
+            parts = [*parts[:_SHOWN_CLASSES], between, *parts[-_SHOWN_CLASSES:]]
+        without = int((~self.labels.any(axis=1)).sum())
+        classes = f"{len(self.class_names):,} classes ({', '.join(parts)}), " if parts else ""
+        return f"{len(self.ids):,} images: {classes}{without:,} without a label"
 
 
 def names() -> tuple[str, ...]:
@@ -73,6 +91,7 @@ def load(
     image_size: int | None = None,
     unreadable: str = image_files.REFUSE,
     max_image_megapixels: int = image_ops.MEGAPIXELS,
+    duplicates: str = copies.GROUP,
     labels_csv: str | os.PathLike | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
@@ -80,7 +99,9 @@ def load(
     data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
     and images are; digits needs none. image_size: None is the data set's own default. unreadable:
     what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip".
-    max_image_megapixels: the limit of `images.decode`, for a file. labels_csv: the
+    max_image_megapixels: the limit of `images.decode`, for a file. duplicates: of a user's own
+    files, whether copies of an image stand where the first does ("group"), are left out ("drop"),
+    or stand anywhere ("keep"), as in the data sets that are known by a name. labels_csv: the
     labels of csv, see table.read_table; without data_dir the images of csv have no pixels, and
     only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
@@ -93,8 +114,31 @@ def load(
     if labels_csv and name != "csv":
         raise UserError(f"`labels_csv`={labels_csv}: only with `dataset`=csv, received {name}")
     reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
-    return _SOURCES[name](
+    if duplicates not in copies.CHOICES:
+        raise UserError(f"`duplicates`={duplicates}: expected one of {', '.join(copies.CHOICES)}")
+    image_set = _SOURCES[name](
         data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
+    )
+    is_own = name in _OF_FILES and image_set.images.shape[1] > 0
+    return _with_copies(image_set, duplicates) if is_own else image_set
+
+
+def _with_copies(image_set: ImageSet, choice: str) -> ImageSet:
+    """The images, with notes on those that are there twice, and what `choice` makes of them."""
+    images, labels = image_set.images, image_set.labels
+    first = copies.first_of_copies(images, labels)
+    notes = (*image_set.notes, *copies.notes_on(first, images, labels, choice))
+    if choice == copies.GROUP:
+        return dataclasses.replace(image_set, notes=notes, first=first)
+    if choice == copies.KEEP:
+        return dataclasses.replace(image_set, notes=notes)
+    kept = np.flatnonzero(first == np.arange(len(first)))
+    return dataclasses.replace(
+        image_set,
+        images=images[kept] if len(kept) < len(images) else images,
+        labels=labels[kept],
+        ids=tuple(image_set.ids[row] for row in kept),
+        notes=notes,
     )
 
 
@@ -199,6 +243,7 @@ def _csv(*, data_dir, reading: Reading, labels_csv, **_) -> ImageSet:
     return ImageSet("csv", *read)
 
 
+_OF_FILES = ("folder", "csv", "images")
 _SOURCES: dict[str, Callable[..., ImageSet]] = {
     "digits": _digits,
     "cifar10": _cifar10,

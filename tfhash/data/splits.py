@@ -115,8 +115,13 @@ def make(
     if validation_fraction > 0 and labelled_per_class >= 4:
         validation_per_class = max(validation_per_class, 1)
     parts = PROTOCOLS[protocol](
-        image_set, seed, queries_per_class, labelled_per_class, validation_per_class
+        _without_copies(image_set),
+        seed,
+        queries_per_class,
+        labelled_per_class,
+        validation_per_class,
     )
+    parts = _with_copies(image_set, parts)
     parts = {part: np.sort(parts[part]).astype(np.int64) for part in PARTS}
     description = (
         f"{protocol}(queries={queries_per_class or 'all'}, labelled={labelled_per_class},"
@@ -149,6 +154,8 @@ def from_triplets(
     in_order = _random_order(len(image_set.ids), seed, _QUERY_ORDER)
     candidates = in_order[np.isin(in_order, triplets[:, 0])]
     query = candidates[: max(round(held_out_fraction * len(candidates)), 1)]
+    if image_set.first is not None:
+        query = np.flatnonzero(np.isin(image_set.first, image_set.first[query]))
     learned = triplets[~np.isin(triplets, query).any(axis=1)]
     if not len(learned):
         raise UserError(
@@ -173,6 +180,44 @@ def from_triplets(
         held_out=held_out,
         **parts,
     )
+
+
+def _without_copies(image_set: ImageSet) -> ImageSet:
+    """What a protocol picks from: the first ones of copies. Pixels are left out."""
+    if image_set.first is None:
+        return image_set
+    rows = np.unique(image_set.first)
+    return dataclasses.replace(
+        image_set,
+        images=np.empty((len(rows), 0, 0, 3), np.uint8),
+        labels=image_set.labels[rows],
+        ids=tuple(image_set.ids[row] for row in rows),
+        triplets=None,
+        first=None,
+    )
+
+
+def _with_copies(image_set: ImageSet, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parts of the first ones as parts of all: copies stand where the first does.
+
+    A copy without a label judges nothing: it is unlabelled where the first is learned from, and
+    left out where the first is a query.
+    """
+    if image_set.first is None:
+        return parts
+    rows = np.unique(image_set.first)
+    full = {
+        part: np.flatnonzero(np.isin(image_set.first, rows[positions.astype(np.int64)]))
+        for part, positions in parts.items()
+    }
+    bare = np.flatnonzero(
+        ~image_set.labels.any(axis=1) & (image_set.first != range(len(image_set.ids)))
+    )
+    learned = np.concatenate([full[part] for part in ("labelled", "validation", "unlabelled")])
+    for part in ("query", "database", "labelled", "validation"):
+        full[part] = np.setdiff1d(full[part], bare)
+    full["unlabelled"] = np.union1d(full["unlabelled"], np.intersect1d(bare, learned))
+    return full
 
 
 def _per_class(

@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 
 import numpy as np
 
@@ -44,7 +44,7 @@ def read(
     root = image_files.folder(data_dir, "of images")
     table = read_table(labels_csv)
     files, passed_over = image_files.below(root, reading.unreadable)
-    table = _of_files(labels_csv, table, files)
+    table, notes_on_paths = _of_files(labels_csv, table, files)
     missing = sorted(table.labels.keys() - set(files))
     if missing and reading.unreadable == image_files.REFUSE:
         raise UserError(
@@ -56,19 +56,37 @@ def read(
     if missing:
         notes.append(f"{len(missing)} paths of the CSV without a file skipped")
     labels, class_names, of_labels = _labels(labels_csv, table, ids)
-    return pixels, labels, class_names, tuple(ids), tuple(passed_over + notes + of_labels)
+    return (
+        pixels,
+        labels,
+        class_names,
+        tuple(ids),
+        tuple(passed_over + notes_on_paths + notes + of_labels),
+    )
 
 
-def _of_files(labels_csv: str | os.PathLike, table: Table, files: list[str]) -> Table:
-    """The table with its paths as the files are called, where they differ in composition alone."""
-    find = names.finder(files)
-    labels = {find(path): of_image for path, of_image in table.labels.items()}
+def _of_files(
+    labels_csv: str | os.PathLike, table: Table, files: list[str]
+) -> tuple[Table, list[str]]:
+    """The table with its paths as the files are called, and notes.
+
+    Paths may differ from these in composition, or have the backslashes of Windows.
+    """
+    find, there = names.finder(files), set(files)
+    found = {path: find(path) for path in table.labels}
+    of_windows = 0
+    for path in [path for path, file in found.items() if "\\" in path and file not in there]:
+        if (file := find(PurePosixPath(path.replace("\\", "/")).as_posix())) in there:
+            found[path] = file
+            of_windows += 1
+    labels = {found[path]: of_image for path, of_image in table.labels.items()}
     if repeated := len(table.labels) - len(labels):
         raise UserError(
-            f"`labels_csv`: {labels_csv}: {repeated} files stand there twice, composed and "
-            "decomposed; allowed: one row an image"
+            f"`labels_csv`: {labels_csv}: {repeated} files stand there twice, written differently;"
+            " allowed: one row an image"
         )
-    return Table(labels, table.classes, table.ignored)
+    notes = [f"{of_windows} paths of the CSV have \\ where folders end"] if of_windows else []
+    return Table(labels, table.classes, table.ignored), notes
 
 
 def read_without_images(
@@ -92,6 +110,11 @@ def _labels(
     for row, id_ in enumerate(ids):
         labels[row, [column[name] for name in table.labels.get(id_, ())]] = 1
     notes = []
+    if with_comma := sorted(name for name in class_names if "," in name):
+        notes.append(
+            f"{len(with_comma)} labels of the CSV have a comma in them, such as {with_comma[0]!r};"
+            f" several labels have {SEPARATOR!r} between them"
+        )
     if table.ignored:
         notes.append(f"columns of the CSV ignored: {', '.join(table.ignored)}")
     if empty := sorted(table.classes - set(class_names)):
@@ -115,7 +138,7 @@ def read_table(path: str | os.PathLike) -> Table:
     try:
         with open(path, newline="", encoding="utf-8-sig", errors=names.ERRORS) as file:
             rows = csv.reader(file)
-            header = [name.strip() for name in next(rows, [])]
+            header = [_column(name.strip()) for name in next(rows, [])]
             classes = _class_columns(path, header)
             labels: dict[str, set[str]] = {}
             for fields in rows:
@@ -145,18 +168,28 @@ def _class_columns(path: str | os.PathLike, header: list[str]) -> list[str]:
     if not complete or len(set(header)) < len(header) or "" in classes or not readable:
         raise UserError(
             f"`labels_csv`: {path}, line 1: {','.join(header)!r}; allowed: in utf-8 the different"
-            f" names of the columns, {PATH} and {LABELS}, or {PATH} and each class"
+            f" names of the columns, {PATH} and {LABELS}, or {PATH} and each class, with commas"
+            " between them"
         )
     return classes
+
+
+def _column(name: str) -> str:
+    """The name of a column; those that mean something are known in any case."""
+    return name.lower() if name.lower() in (PATH, LABELS) else name
 
 
 def _parse(header: list[str], fields: list[str], classes: list[str]) -> tuple[str, set[str]]:
     """The path of a row in its plainest form, and its labels. ValueError where one is wrong."""
     if len(fields) != len(header):
-        raise ValueError(f"{len(fields)} fields; allowed: {len(header)}, as in the first line")
+        raise ValueError(
+            f"{len(fields)} fields; allowed: {len(header)}, as in the first line; a field with a"
+            " comma needs quotes, several labels have ; between them"
+        )
     row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
     path = PurePosixPath(row[PATH])
-    if not path.name or path.is_absolute() or ".." in path.parts:
+    is_absolute = path.is_absolute() or PureWindowsPath(row[PATH]).drive
+    if not path.name or is_absolute or ".." in path.parts:
         raise ValueError(f"{PATH} is {row[PATH]!r}; allowed: a path relative to `data_dir`, in it")
     if not classes:
         if not names.is_text(row[LABELS]):

@@ -108,9 +108,10 @@ def load_images(config: Experiment) -> ImageSet:
         image_size=config.image_size,
         unreadable=config.unreadable,
         max_image_megapixels=config.max_image_megapixels,
+        duplicates=config.duplicates,
         labels_csv=config.labels_csv,
     )
-    for note in image_set.notes:
+    for note in (image_set.summary(), *image_set.notes):
         print(f"{config.dataset}: {shown(note)}", flush=True)
     return image_set
 

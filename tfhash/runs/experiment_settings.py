@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tfhash.data import images, splits
+from tfhash.data import copies, images, splits
 from tfhash.evaluation import retrieval
 from tfhash.hashers.base import MOST_SEED
 from tfhash.settings import Configuration, setting
@@ -48,6 +48,13 @@ class Experiment(Configuration):
         "decoded at a reduced scale; exported with the encoder",
         least=1,
         most=1000,
+        group="data",
+    )
+    duplicates: str = setting(
+        copies.GROUP,
+        "what becomes of images that repeat another one, of folder, csv and images: group (all "
+        "stand in one part of the split), drop, keep",
+        choices=copies.CHOICES,
         group="data",
     )
     image_size: int | None = setting(
