@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
 
 import grpc
 import numpy as np
-import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -19,35 +15,14 @@ from tensorflow_serving.apis import (
 )
 
 from tfhash.errors import UserError
-from tfhash.serving import _channel, answers, errors
-from tfhash.serving._channel import MAX_MESSAGE_BYTES
+from tfhash.serving import _channel, _parts, answers, errors
+from tfhash.serving._parts import Batch, Part
 from tfhash.serving.answers import FINGERPRINT, Codes, Metadata
 
-Batch = np.ndarray | Sequence[bytes]
 STATUS = "GetModelStatus"
 METADATA = "GetModelMetadata"
 POLL_SECONDS = 0.25  # between two looks at the status of a model
 PROBE_SECONDS = 1.0  # for finding out why a server did not answer
-
-# Bytes of images in one request. A server may allow less than this side of gRPC does.
-_MAX_GROUP_BYTES = MAX_MESSAGE_BYTES // 2
-_Item = TypeVar("_Item")
-
-
-class Part(NamedTuple):
-    """What of a batch goes into one request.
-
-    rows: 0 for an empty batch, which is not to be sent: TF Serving may pad the merged requests with
-    the first row of one, and breaks off where that has none.
-    """
-
-    request: predict_pb2.PredictRequest
-    rows: int
-    ends_batch: bool
-
-    @property
-    def signature(self) -> str:
-        return self.request.model_spec.signature_name
 
 
 @dataclass
@@ -91,10 +66,8 @@ class Requests:
                 "images: expected uint8 [n, H >= 1, W >= 1, 3], "
                 f"received {images.dtype} {list(images.shape)}"
             )
-        rows = max(1, min(self.max_batch, _MAX_GROUP_BYTES // math.prod(images.shape[1:])))
-        slices = (images[start : start + rows] for start in range(0, len(images), rows))
         request = self._predict("encode_images", _outputs(bits, embedding))
-        return _parts(request, "images", len(images), slices, _image_tensor)
+        return _parts.of_images(request, images, self.max_batch)
 
     def files(
         self, image_bytes: Sequence[bytes], *, on_error: str, bits: bool, embedding: bool
@@ -112,8 +85,7 @@ class Requests:
             request = self._predict("encode_bytes_partial", [*outputs, "valid"])
         else:
             request = self._predict("encode_bytes", outputs)
-        grouped = groups(image_bytes, len, self.max_batch)
-        return _parts(request, "image_bytes", len(image_bytes), grouped, _string_tensor)
+        return _parts.of_files(request, image_bytes, self.max_batch)
 
     def parts(self, batch: Batch, *, on_error: str, bits: bool, embedding: bool) -> Iterator[Part]:
         """Of an array what `images` makes of it, of anything else what `files` does."""
@@ -128,7 +100,7 @@ class Requests:
         return part.request
 
     def to_be_sent_again(self, part: Part, error: grpc.RpcError) -> bool:
-        """Whether a part failed only as the model tells no fingerprint; then not asked again."""
+        """Whether a part failed as the model tells no fingerprint, which it is not asked again."""
         if (
             FINGERPRINT not in part.request.output_filter
             or error.code() is not grpc.StatusCode.INVALID_ARGUMENT
@@ -179,7 +151,7 @@ class Requests:
         return predict_pb2.PredictRequest(
             model_spec=spec,
             output_filter=[FINGERPRINT],
-            inputs={"images": _image_tensor(np.zeros([1, 1, 1, 3], np.uint8))},
+            inputs={"images": _parts.image_tensor(np.zeros([1, 1, 1, 3], np.uint8))},
         )
 
     def with_fingerprint(
@@ -262,60 +234,8 @@ class Requests:
         return spec
 
 
-def groups(
-    items: Iterable[_Item], size: Callable[[_Item], int], most: int
-) -> Iterator[list[_Item]]:
-    """Items in groups that each fit one request: at most `most`, and not too many bytes.
-
-    size: the bytes of an item. A single item over the limit on bytes is a group of its own.
-    """
-    group: list[_Item] = []
-    total = 0
-    for item in items:
-        if group and (len(group) == most or total + size(item) > _MAX_GROUP_BYTES):
-            yield group
-            group, total = [], 0
-        group.append(item)
-        total += size(item)
-    if group:
-        yield group
-
-
-def _parts(
-    request: predict_pb2.PredictRequest,
-    name: str,
-    rows: int,
-    groups: Iterator[Batch],
-    tensor: Callable[[Any], tensor_pb2.TensorProto],  # of a group
-) -> Iterator[Part]:
-    if not rows:
-        yield Part(request, rows=0, ends_batch=True)
-    for group in groups:
-        rows -= len(group)
-        part = predict_pb2.PredictRequest(
-            model_spec=request.model_spec,
-            output_filter=request.output_filter,
-            inputs={name: tensor(group)},
-        )
-        yield Part(part, len(group), ends_batch=not rows)
-
-
 def _outputs(bits: bool, embedding: bool) -> list[str]:
     return ["code", *["bits"] * bits, *["embedding"] * embedding, FINGERPRINT]
-
-
-def _image_tensor(images: np.ndarray) -> tensor_pb2.TensorProto:
-    shape = tf.TensorShape(images.shape).as_proto()
-    return tensor_pb2.TensorProto(
-        dtype=tf.uint8.as_datatype_enum, tensor_shape=shape, tensor_content=images.tobytes()
-    )
-
-
-def _string_tensor(items: Sequence[bytes]) -> tensor_pb2.TensorProto:
-    shape = tf.TensorShape([len(items)]).as_proto()
-    return tensor_pb2.TensorProto(
-        dtype=tf.string.as_datatype_enum, tensor_shape=shape, string_val=items
-    )
 
 
 def _code(number: int) -> grpc.StatusCode:

@@ -135,7 +135,7 @@ def no_codes(metadata: Metadata, outputs: Collection[str]) -> Codes:
         name: np.zeros(shapes.get(name, (0, code_length)), _DTYPES[name].as_numpy_dtype)
         for name in {*outputs, "valid"} - {FINGERPRINT}
     }
-    return Codes(version=metadata.version, **arrays)
+    return Codes(version=metadata.version, fingerprint="", **arrays)
 
 
 def read_metadata(response: get_model_metadata_pb2.GetModelMetadataResponse) -> Metadata:
@@ -185,7 +185,7 @@ def _array(response: predict_pb2.PredictResponse, name: str, rows: int) -> np.nd
     proto = _output(response, name)
     shape = [dim.size for dim in proto.tensor_shape.dim]
     dtype, rank = _DTYPES[name], 1 if name == "valid" else 2
-    if proto.dtype != dtype or len(shape) != rank or shape[0] != rows:
+    if proto.dtype != dtype or len(shape) != rank or shape[0] != rows or min(shape) < 0:
         raise ValueError(
             f"output {name!r}: expected {dtype.name} of rank {rank} with {rows} rows, "
             f"received {_dtype_name(proto.dtype)} {shape}"

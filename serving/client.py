@@ -14,15 +14,8 @@ import numpy as np
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from tfhash.serving import _channel, answers
-from tfhash.serving._requests import (
-    METADATA,
-    POLL_SECONDS,
-    PROBE_SECONDS,
-    STATUS,
-    Batch,
-    Part,
-    Requests,
-)
+from tfhash.serving._parts import Batch, Part
+from tfhash.serving._requests import METADATA, POLL_SECONDS, PROBE_SECONDS, STATUS, Requests
 from tfhash.serving.answers import Codes, Metadata
 from tfhash.serving.errors import DeadlineExceeded, HashServiceError, NotFound, Unavailable
 

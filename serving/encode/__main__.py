@@ -20,6 +20,7 @@ from absl import flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.cli.flags import define_path  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.names import shown  # noqa: E402
 
 NAME = "tfhash.serving.encode"
 mains.require(NAME, "serving", "tensorflow_serving", "tqdm")
@@ -29,7 +30,8 @@ from tqdm import tqdm  # noqa: E402
 
 from tfhash.serving.client import HashClient  # noqa: E402
 from tfhash.serving.encode import files, results, run  # noqa: E402
-from tfhash.serving.encode.results import Journal, Row, Source  # noqa: E402
+from tfhash.serving.encode.journal import InUseError, Journal, journal_path, locked  # noqa: E402
+from tfhash.serving.encode.results import Row, Source  # noqa: E402
 from tfhash.serving.errors import HashServiceError  # noqa: E402
 
 _INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
@@ -52,11 +54,15 @@ def main(argv: list[str]) -> int:
     given = flags.FLAGS
     output = Path(given.output)
     try:
-        paths = files.find(given.images)
-        earlier = results.read(output)
-        with _client() as client:
-            source = _source(client)
-            rows = _encode(client, source, paths, output, earlier)
+        with locked(output):
+            paths = files.find(given.images)
+            earlier = results.read(output)
+            with _client() as client:
+                source = _source(client)
+                rows = _encode(client, source, paths, output, earlier)
+    except InUseError as error:
+        mains.print_error(NAME, error)
+        return 1
     except HashServiceError as error:
         mains.print_error(NAME, f"{error}; {_how_to_go_on(output)}")
         return 1
@@ -83,7 +89,14 @@ def _source(client: HashClient) -> Source:
     given = flags.FLAGS
     if metadata.code_length is None:
         raise UserError(f"--model: {given.model} does not tell the length of its codes")
-    return Source(given.target, given.model, metadata.version, metadata.code_length)
+    if not metadata.fingerprint:
+        print(
+            f"{shown(given.model)} tells no fingerprint, as its export is of before there were "
+            "any: a model in its place with the same name, version and code length is not noticed"
+        )
+    return Source(
+        given.target, given.model, metadata.version, metadata.code_length, metadata.fingerprint
+    )
 
 
 def _encode(
@@ -98,12 +111,15 @@ def _encode(
     if earlier and earlier[0] == source:
         kept = earlier[1]
     elif earlier:
-        print(f"{output} is of {_describe(earlier[0])}: all files are encoded anew")
-    with (
-        Journal(output, source, kept) as journal,
-        tqdm(total=len(paths), unit="file", disable=None) as bar,  # None: only on a terminal
-    ):
-        run.encode(client, source, paths, journal, flags.FLAGS.batch, bar.update)
+        print(f"{shown(str(output))} is of {earlier[0]}: all files are encoded anew")
+    with Journal(output, source, kept) as journal:
+        if journal.dropped:
+            print(
+                f"{journal.dropped:,} rows of {shown(str(journal.path))} are damaged, or no codes "
+                f"of {source.code_length} bits: their files are encoded anew"
+            )
+        with tqdm(total=len(paths), unit="file", disable=None) as bar:  # None: only on a terminal
+            run.encode(client, source, paths, journal, flags.FLAGS.batch, bar.update)
         rows = {path: journal.rows[path] for path in paths}
         results.write(output, source, rows)
         journal.delete()
@@ -117,24 +133,20 @@ def _report(output: Path, source: Source, rows: Mapping[str, Row]) -> int:
         if row.code is None:
             failed[row.reason].append(path)
     count = sum(map(len, failed.values()))
-    print(f"{output}: {len(rows) - count:,} codes of {source.code_length} bits")
+    print(f"{shown(str(output))}: {len(rows) - count:,} codes of {source.code_length} bits")
     if not failed:
         return 0
     print(f"{count:,} of {len(rows):,} files have no code", file=sys.stderr)
     for reason, paths in sorted(failed.items()):
-        print(f"{len(paths):,} {reason}:", *paths, sep="\n  ", file=sys.stderr)
+        print(f"{len(paths):,} {reason}:", *map(shown, paths), sep="\n  ", file=sys.stderr)
     return 1
 
 
-def _describe(source: Source) -> str:
-    return f"{source.model} version {source.version} at {source.target}"
-
-
 def _how_to_go_on(output: Path) -> str:
-    part = results.journal_path(output)
+    part = journal_path(output)
     if not part.exists():
         return "nothing was encoded"
-    return f"{part} keeps what was encoded, the same command goes on from there"
+    return f"{shown(str(part))} keeps what was encoded, the same command goes on from there"
 
 
 def _credentials(
@@ -158,9 +170,9 @@ def _pem(flag: str, path: str | None) -> bytes | None:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"--{flag}: cannot read {path} ({error.strerror})") from None
+        raise UserError(f"--{flag}: cannot read {shown(path)} ({error.strerror})") from None
     if b"-----BEGIN " not in content:  # gRPC would only say that it cannot connect
-        raise UserError(f"--{flag}: expected PEM, {path} holds none")
+        raise UserError(f"--{flag}: expected PEM, {shown(path)} holds none")
     return content
 
 

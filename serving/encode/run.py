@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 
-from tfhash.serving._requests import groups
+from tfhash.serving._parts import groups
 from tfhash.serving.answers import Codes
 from tfhash.serving.client import HashClient
 from tfhash.serving.encode import files
 from tfhash.serving.encode.files import Image
-from tfhash.serving.encode.results import Journal, Row, Source
+from tfhash.serving.encode.journal import Journal
+from tfhash.serving.encode.results import Row, Source
 from tfhash.serving.errors import VersionChanged
 
 _SIGNATURE = "encode_bytes_partial"  # what on_error="mask" asks
@@ -30,7 +31,8 @@ def encode(
 
     batch: files in a request. advance: told how many more paths are done. At any time no more
     files are in memory than the requests in flight hold, and one batch. Raises HashServiceError,
-    with all rows before it in the journal; VersionChanged where not `source` answers.
+    with all rows before it in the journal; VersionChanged where not `source` answers, of which no
+    row gets there.
     """
     sent: deque[list[Image]] = deque()  # not itertools.tee, which keeps dozens more of them
 
@@ -43,11 +45,33 @@ def encode(
     with closing(client.stream(contents(), on_error="mask")) as answers:
         for codes in answers:
             images = sent.popleft()
-            if codes.version != source.version:
-                message = f"version {source.version} was replaced by version {codes.version}"
-                raise VersionChanged(source.model, _SIGNATURE, source.target, None, message)
+            swap = _swap(source, codes.version, codes.fingerprint, codes.code.shape[1])
+            if swap:
+                raise swap
             journal.add(dict(_rows(images, codes)))
             advance(len(images))
+    if not source.fingerprint:  # that of a model in its place was never asked for
+        now = client.metadata()
+        swap = _swap(source, now.version, now.fingerprint, -(-(now.code_length or 0) // 8))
+        if swap:
+            journal.delete()  # which of its rows are of which model, nobody knows
+            raise swap
+
+
+def _swap(source: Source, version: int, fingerprint: str, width: int) -> VersionChanged | None:
+    """What to raise where codes of these, width bytes each, are not of the source."""
+    if (version, fingerprint, width) == (source.version, source.fingerprint, source.width):
+        return None
+    if version != source.version:
+        message = f"version {source.version} was replaced by version {version}"
+    elif fingerprint != source.fingerprint:
+        message = (
+            f"version {version} was replaced by another model of that version: its fingerprint was "
+            f"{source.fingerprint or 'none'} and is {fingerprint or 'none'}"
+        )
+    else:
+        message = f"codes of {width} bytes, expected {source.width} for {source.code_length} bits"
+    return VersionChanged(source.model, _SIGNATURE, source.target, None, message)
 
 
 def _rows(images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:

@@ -30,7 +30,7 @@ FILES = 7
 # What the output of each block holds, in the order of the page.
 EXPECTED = [
     ("sh", ["published runs/quickstart/export/1", "24 bits", "AVAILABLE", "deploy/models.config"]),
-    ("python", ["24 bits", f"({FILES}, 3) 1 (2, 24)", "0 photos/0.png"]),
+    ("python", ["24 bits", f"({FILES}, 3) 1 (2, 24)", "fingerprint ", "0 photos/0.png"]),
     ("python", ["[[", "]]"]),
     ("python", ["[[", "]]"]),
     ("python", ["24"]),

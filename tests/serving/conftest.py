@@ -61,6 +61,7 @@ class FakeService(
         self.as_content = True
         self.states = [(3, State.AVAILABLE, 0, "")]
         self.requests: list[predict_pb2.PredictRequest] = []
+        self.probes: list[predict_pb2.PredictRequest] = []  # for the fingerprint alone
         self.deadlines: list[float] = []
         self.most_at_once = 0
         self.before: Callable[[int, grpc.ServicerContext], None] = lambda number, context: None
@@ -70,6 +71,9 @@ class FakeService(
         self._lock = threading.Lock()
 
     def Predict(self, request, context):
+        if list(request.output_filter) == ["fingerprint"]:
+            self.probes.append(request)
+            return self._answer(request, context)
         with self._lock:
             number = next(self._number)
             self.requests.append(request)

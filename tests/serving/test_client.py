@@ -16,7 +16,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
 
 from tfhash.errors import UserError
-from tfhash.serving import HashClient, _channel, _requests, errors
+from tfhash.serving import HashClient, _channel, _parts, errors
 
 LOADING, AVAILABLE, UNLOADING, END = 20, 30, 40, 50  # of ModelVersionStatus.State
 CONNECTION_REFUSED = "127.0.0.1:1"  # nothing listens on port 1
@@ -104,7 +104,7 @@ def test_a_long_batch_is_split_and_joined_in_order(server, client):
 
 
 def test_a_request_holds_no_more_bytes_than_the_limit(server, client, monkeypatch):
-    monkeypatch.setattr(_requests, "_MAX_GROUP_BYTES", 36)  # two images of 18 bytes
+    monkeypatch.setattr(_parts, "_MAX_GROUP_BYTES", 36)  # two images of 18 bytes
     client.encode_images(images(range(3)))
     client.encode_bytes([b"a" * 20, b"b" * 16, b"c" * 40, b"d" * 2])
     by_images, by_bytes = [], []
@@ -326,6 +326,7 @@ def test_requests_in_flight_outlive_a_killed_server(tmp_path):
             "takes over 67108864 bytes",
         ),
         (lambda outputs: setattr(outputs["code"].tensor_shape.dim[1], "size", 9), "reshape"),
+        (lambda outputs: setattr(outputs["code"].tensor_shape.dim[1], "size", -1), r"\[1, -1\]"),
         (lambda outputs: set_values(outputs["code"], int_val=[300, 1]), "output 'code': .*300"),
         (lambda outputs: set_values(outputs["code"], int_val=[-1, 1]), "output 'code': .*-1"),
         (lambda outputs: setattr(outputs["code"], "dtype", 4711), "received dtype 4711"),
@@ -435,8 +436,9 @@ def test_the_fingerprint_of_what_answered(server, client, as_content):
     assert client.encode_images(images(range(9))).fingerprint == "f3"  # of three parts
     assert client.encode_bytes([b"ab"], on_error="mask").fingerprint == "f3"
     assert client.metadata().fingerprint == "f3"
-    probe = server.service.requests[-1]  # of one pixel, to the version that the metadata are of
-    assert list(probe.output_filter) == ["fingerprint"] and probe.model_spec.version.value == 3
+    (probe,) = server.service.probes  # of one pixel, to the version that the metadata are of
+    assert probe.model_spec.version.value == 3
+    assert [size.size for size in probe.inputs["images"].tensor_shape.dim] == [1, 1, 1, 3]
 
 
 def test_rows_of_two_models_in_one_answer(server, client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfhash.errors import UserError
 from tfhash.serving.encode import __main__ as command_module
-from tfhash.serving.encode import files
+from tfhash.serving.encode import files, journal, results
 
 
 @pytest.fixture
@@ -133,9 +136,10 @@ def test_another_version_or_target_encodes_everything(encode, server, start_serv
     encode()
     server.service.version = 4
     ended = encode()
-    assert f"codes.npz is of tfhash version 3 at {server.target}: all files are encoded anew" in (
-        ended.output
-    )
+    assert (
+        f"codes.npz is of tfhash version 3 at {server.target}, fingerprint f3: all files are "
+        "encoded anew"
+    ) in ended.output
     assert sent(server) == 24 and load(tmp_path / "codes.npz")["version"] == 4
     other = start_server()
     other.service.version = 4
@@ -163,12 +167,229 @@ def test_a_version_that_changes_meanwhile_is_not_mixed_in(encode, server, tmp_pa
     assert load(tmp_path / "codes.npz")["version"] == 4
 
 
-def test_a_server_that_fails_midway(encode, server, tmp_path):
+def fail_at(number_of_request):
     def before(number, context):
-        if number == 3:
+        if number == number_of_request:
             context.abort(grpc.StatusCode.INTERNAL, "out of order")
 
-    server.service.before = before
+    return before
+
+
+def test_a_server_swapped_midway_is_not_mixed_in(encode, server, tmp_path):
+    """Both models are of version 3: every first export is of version 1."""
+
+    def swap(number, context):
+        server.service.fingerprint = "f4" if number >= 3 else "f3"
+
+    server.service.before = swap
+    ended = encode(in_flight=1)
+    assert ended.status == 1 and len(ended.errors.splitlines()) == 1
+    assert (
+        "version 3 was replaced by another model of that version: its fingerprint was f3 and is f4"
+    ) in ended.errors
+    assert not (tmp_path / "codes.npz").exists()
+    server.service.before = lambda number, context: None
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 12 and load(tmp_path / "codes.npz")["fingerprint"] == "f4"
+
+
+def test_a_server_swapped_between_two_runs_is_not_mixed_in(encode, server, tmp_path):
+    server.service.before = fail_at(3)
+    assert encode(in_flight=1).status == 1
+    server.service.fingerprint = "f4"
+    server.service.requests.clear()
+    assert encode().status == 0
+    assert sent(server) == 12  # though the journal has three batches
+    server.service.fingerprint = "f5"
+    ended = encode()
+    assert "codes.npz is of tfhash version 3" in ended.output and ", fingerprint f4" in ended.output
+    assert sent(server) == 24 and load(tmp_path / "codes.npz")["fingerprint"] == "f5"
+
+
+def test_an_export_without_fingerprint(encode, server, tmp_path):
+    """As before: known by name, version and length, which is said once."""
+    server.service.fingerprint = ""
+    server.service.before = fail_at(3)
+    assert encode(in_flight=1).status == 1
+    server.service.requests.clear()
+    ended = encode()
+    assert ended.status == 0 and ended.output.count("tells no fingerprint") == 1
+    assert sent(server) == 6
+
+
+def test_what_is_of_before_fingerprints_stays_readable(encode, server, tmp_path):
+    server.service.fingerprint = ""
+    output, part = tmp_path / "codes.npz", tmp_path / "codes.npz.part"
+    server.service.before = fail_at(3)
+    assert encode(in_flight=1).status == 1
+    part.write_text(part.read_text().replace(', "fingerprint": ""', ""))
+    server.service.requests.clear()
+    assert encode().status == 0 and sent(server) == 6
+    fields = load(output)
+    del fields["fingerprint"]
+    np.savez_compressed(output, **fields)
+    server.service.requests.clear()
+    assert encode().status == 0 and sent(server) == 0
+
+
+def test_a_model_with_a_fingerprint_in_place_of_one_without(encode, server, tmp_path):
+    """The client, which asks for none, cannot see it in the answers, but does so at the end."""
+    server.service.fingerprint = ""
+
+    def swap(number, context):
+        server.service.fingerprint = "f4" if number >= 3 else ""
+
+    server.service.before = swap
+    ended = encode(in_flight=1)
+    assert ended.status == 1 and "its fingerprint was none and is f4" in ended.errors
+    assert list(tmp_path.glob("codes*")) == []
+
+
+def test_codes_of_another_width_never_enter_the_journal(encode, server, tmp_path):
+    server.service.fingerprint = ""
+
+    def widen(response):
+        codes = np.zeros([response.outputs["code"].tensor_shape.dim[0].size, 3], np.uint8)
+        response.outputs["code"].CopyFrom(tf.make_tensor_proto(codes))
+
+    server.service.after = widen
+    ended = encode()
+    assert ended.status == 1 and "codes of 3 bytes, expected 2 for 12 bits" in ended.errors
+    assert len(ended.errors.splitlines()) == 1
+    server.service.after = lambda response: None
+    assert encode().status == 0
+    assert load(tmp_path / "codes.npz")["codes"].shape == (12, 2)
+
+
+def test_rows_of_a_journal_that_cannot_be_are_encoded_anew(encode, server, photos, tmp_path):
+    """As an older version of the command left them; one half line of a kill is not counted."""
+    server.service.before = fail_at(3)
+    assert encode(in_flight=1).status == 1
+    part = tmp_path / "codes.npz.part"
+    path = str(photos / "even/00.jpg")
+    status = os.stat(path)
+    with part.open("a") as file:
+        for code in ("aabbcc", "aa", "zz", 7):
+            print(json.dumps([path, status.st_size, status.st_mtime_ns, code, ""]), file=file)
+        print('[1, 2, 3, "aabb", ""]\n["a", "b"]\n' + "[" * 100_000 + '\n["half', file=file)
+    server.service.requests.clear()
+    ended = encode()
+    assert ended.status == 0 and sent(server) == 6
+    assert f"6 rows of {part} are damaged, or no codes of 12 bits" in ended.output
+    output = load(tmp_path / "codes.npz")
+    assert output["codes"].tolist() == expected(output["paths"]) and len(output["paths"]) == 12
+
+
+def test_a_second_command_on_the_same_output_ends_at_once(encode, server, tmp_path):
+    with journal.locked(tmp_path / "codes.npz"):
+        ended = encode()
+    assert ended == (
+        1,
+        "",
+        f"tfhash.serving.encode: error: --output: another process writes {tmp_path}/codes.npz\n",
+    )
+    assert server.service.requests == server.service.probes == []
+    assert encode().status == 0
+    assert list(tmp_path.glob("codes*")) == [tmp_path / "codes.npz"]
+
+
+def test_the_lock_of_a_killed_process_is_free(encode, tmp_path):
+    (tmp_path / "codes.npz.lock").touch()  # left by it
+    assert encode().status == 0
+    assert list(tmp_path.glob("codes*")) == [tmp_path / "codes.npz"]
+
+
+def test_a_lock_that_was_removed_as_it_was_taken_is_taken_again(tmp_path, monkeypatch):
+    """The process before removes its file between the opening of it here and the lock on it."""
+    output, lock = tmp_path / "codes.npz", journal.fcntl.flock
+    removed = []
+
+    def remove_then_lock(file, operation):
+        if not removed:
+            removed.append((tmp_path / "codes.npz.lock").unlink())
+        lock(file, operation)
+
+    monkeypatch.setattr(journal.fcntl, "flock", remove_then_lock)
+    with journal.locked(output):
+        with pytest.raises(journal.InUseError), journal.locked(output):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damage_of_an_output_is_one_line(encode, server, tmp_path):
+    """Every way to flip one bit, or nearly: refused, or, where nothing reads that bit, the same."""
+    encode()
+    output = tmp_path / "codes.npz"
+    right, good = results.read(output), output.read_bytes()
+    generator = np.random.default_rng(0)
+    refused = 0
+    for position in generator.integers(0, 8 * len(good), 400):
+        flipped = bytearray(good)
+        flipped[position // 8] ^= 1 << position % 8
+        output.write_bytes(flipped)
+        try:
+            assert results.read(output) == right
+        except UserError as error:
+            refused += 1
+            assert "is there and was not written by this command, or is damaged" in str(error)
+            assert str(error).isprintable()
+    assert refused > 200
+    for length in range(0, len(good), 97):
+        output.write_bytes(good[:length])
+        with pytest.raises(UserError, match="is damaged"):
+            results.read(output)
+    ended = encode()
+    assert ended.status == 2 and len(ended.errors.splitlines()) == 1
+    assert output.read_bytes() == good[:length]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path, fields: np.save(path.open("wb"), fields["codes"]),  # .npy in place of .npz
+        lambda path, fields: np.savez(path, **fields | {"codes": fields["codes"][:8]}),  # for 12
+        lambda path, fields: np.savez(path, **fields | {"codes": fields["codes"][:, :1]}),
+        lambda path, fields: np.savez(path, **fields | {"codes": fields["codes"] * 1.0}),
+        lambda path, fields: np.savez(path, **fields | {"paths": fields["sizes"]}),
+        lambda path, fields: np.savez(path, **fields | {"modified": fields["modified"][:3]}),
+        lambda path, fields: np.savez(path, **fields | {"version": "3"}),
+        lambda path, fields: np.savez(path, **fields | {"target": np.array(["a", "b"])}),
+        lambda path, fields: np.savez(path, codes=fields["codes"]),
+        lambda path, fields: path.unlink() or path.mkdir(),
+        lambda path, fields: path.unlink() or os.mkfifo(path),
+    ],
+)
+def test_other_things_in_place_of_an_output_are_one_line(encode, tmp_path, spoil):
+    encode()
+    spoil(tmp_path / "codes.npz", load(tmp_path / "codes.npz"))
+    ended = encode()
+    assert ended.status == 2 and len(ended.errors.splitlines()) == 1
+    assert "codes.npz is there and was not written by this command, or is damaged" in ended.errors
+
+
+def test_names_that_are_no_utf8_survive_and_are_shown_escaped(encode, server, photos, tmp_path):
+    odd, bad = os.fsdecode(b"\xe4.jpg"), "\x1b[31m\n.jpg"
+    (photos / odd).write_bytes(b"odd")
+    (photos / bad).write_bytes(b"")
+    output = os.fsdecode(os.fsencode(tmp_path) + b"/c\xf6des.npz")
+    server.service.before = fail_at(2)
+    assert encode(output=output, in_flight=1).status == 1
+    server.service.before = lambda number, context: None
+    ended = encode(output=output)
+    assert ended.status == 1
+    assert f"{tmp_path}/c\\udcf6des.npz: 13 codes" in ended.output
+    assert ended.errors.splitlines()[1:] == ["1 empty:", f"  {photos}/\\x1b[31m\\n.jpg"]
+    paths = load(Path(output))["paths"].tolist()
+    assert os.fsencode(photos / odd) in map(os.fsencode, paths)
+    assert load(Path(output))["codes"].tolist() == expected(paths)
+    server.service.requests.clear()
+    encode(output=output)
+    assert sent(server) == 1  # the empty one, of which no row is kept
+
+
+def test_a_server_that_fails_midway(encode, server, tmp_path):
+    server.service.before = fail_at(3)
     ended = encode(in_flight=1)
     assert ended.status == 1
     assert "INTERNAL: out of order; " in ended.errors and len(ended.errors.splitlines()) == 1
@@ -193,11 +414,11 @@ def test_a_busy_server_is_asked_again(encode, server, tmp_path):
 
 
 def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
-    journal = tmp_path / "codes.npz.part"
+    part = tmp_path / "codes.npz.part"
 
     def interrupt(number, context):
         if number == 3:
-            while journal.read_text().count(".jpg") < 6:  # rows of the three batches before
+            while part.read_text().count(".jpg") < 6:  # rows of the three batches before
                 time.sleep(0.01)
             time.sleep(0.2)  # until the command waits for this answer
             os.kill(os.getpid(), signal.SIGINT)
@@ -219,7 +440,7 @@ def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
 
 def test_a_killed_process_goes_on(encode, server, photos, tmp_path):
     """A process of its own, killed while the fourth of six batches hangs."""
-    journal = tmp_path / "codes.npz.part"
+    part = tmp_path / "codes.npz.part"
 
     def hang(number, context):
         while number >= 3 and context.is_active():
@@ -234,14 +455,14 @@ def test_a_killed_process_goes_on(encode, server, photos, tmp_path):
     )
     try:
         for _ in range(600):
-            if journal.exists() and journal.read_text().count(".jpg") == 6:
+            if part.exists() and part.read_text().count(".jpg") == 6:
                 break
             time.sleep(0.1)
     finally:
         process.kill()
         process.wait()
     assert not (tmp_path / "codes.npz").exists()
-    with journal.open("a") as file:
+    with part.open("a") as file:
         file.write('["half a li')  # as a kill may leave it
     server.service.before = lambda number, context: None
     server.service.requests.clear()
@@ -273,7 +494,7 @@ def test_memory_holds_what_is_in_flight_not_all_files(encode, photos):
         ({"tls_ca_file": __file__}, f"--tls_ca_file: expected PEM, {__file__} holds none"),
         ({"tls_key_file": "key.pem"}, "--tls_cert_file, --tls_key_file: expected both or neither"),
         ({"batch": 0}, "flag --batch=0"),
-        ({"output": "/dev/null/codes.npz"}, "--output: cannot write /dev/null/codes.npz.part"),
+        ({"output": "/dev/null/codes.npz"}, "--output: cannot write /dev/null/codes.npz.lock"),
     ],
 )
 def test_mistakes_of_the_user(encode, changes, message):
