@@ -18,6 +18,7 @@ FOLDERS = {"tfhash": "tfhash", "export": "tfhash.export", "serving": "tfhash.ser
 # The rooms by floors, from the ground up. A module may import what is in its own room, and in rooms
 # of floors below; rooms of one floor do not know each other.
 FLOORS = (
+    ("tfhash.given",),
     (
         "tfhash.errors",
         "tfhash.codes",
@@ -61,13 +62,17 @@ class Rule(NamedTuple):
 GROUND = "tfhash.errors tfhash.files tfhash.names tfhash.paths"
 
 RULES = (
-    Rule("tfhash.codes tfhash.evaluation", never="*", but="numpy tfhash.codes tfhash.evaluation"),
-    Rule("tfhash.npz", never="*", but="numpy"),
+    Rule(
+        "tfhash.codes tfhash.evaluation",
+        never="*",
+        but="numpy tfhash.codes tfhash.evaluation tfhash.given",
+    ),
+    Rule("tfhash.given tfhash.npz", never="*", but="numpy"),
     Rule("tfhash.losses", never="*", but="tensorflow"),
     Rule(GROUND, never="*"),
     Rule("tfhash.settings", never="*", but="tfhash.errors"),
     Rule("tfhash.networks", never="tfhash", but="tfhash.networks tfhash.errors tfhash.npz"),
-    Rule("tfhash.data", never="tfhash", but=f"tfhash.data tfhash.npz {GROUND}"),
+    Rule("tfhash.data", never="tfhash", but=f"tfhash.data tfhash.given tfhash.npz {GROUND}"),
     Rule("tfhash.features", never="tfhash", but=f"tfhash.features tfhash.npz {GROUND}"),
     Rule("tfhash.figures", never="tfhash", but=f"tfhash.figures {GROUND}"),
     Rule("tfhash.cli", never="tfhash", but=f"tfhash.cli tfhash.settings {GROUND}"),

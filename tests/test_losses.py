@@ -268,3 +268,21 @@ def test_an_item_without_a_label_has_no_class_loss_and_no_gradient(several):
 def test_has_label_by_hand():
     labels = tf.constant([[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [1.0, 1.0]]])
     assert values(losses.has_label(labels)) == [[0, 1], [1, 1]]
+
+
+def test_shapes_that_would_be_repeated_in_silence_are_refused():
+    codes, numbers = tf.zeros([2, 4]), tf.constant([0.0, 1.0])
+    with pytest.raises(ValueError, match=r"codes \[2, 4\] and codes \[2, 1\] must agree"):
+        losses.squared_distance(codes, codes[:, :1])
+    with pytest.raises(ValueError, match=r"of class numbers, give tf\.one_hot\(labels, C\)"):
+        losses.class_loss(codes, numbers, multi_label=True)
+    with pytest.raises(ValueError, match=r"triplets must be positions \[B, t, 3\]"):
+        losses.supervised_ranking(codes[None], tf.zeros([1, 5, 2], tf.int32), margin=1.0)
+
+
+def test_shapes_that_are_not_known_yet_are_no_mistake():
+    @tf.function(input_signature=[tf.TensorSpec(None), tf.TensorSpec([None, None])])
+    def distance(a, b):
+        return losses.squared_distance(a, b)
+
+    assert values(distance(tf.zeros([1, 3]), tf.ones([1, 3]))) == [3]

@@ -14,8 +14,20 @@ import tensorflow as tf
 Kind = tuple[tuple[str, tf.Tensor], tuple[str, tf.Tensor], tuple[str, tf.Tensor]]
 
 
+def _check_last(one: str, a: tf.Tensor, other: str, b: tf.Tensor, remedy: str = "") -> None:
+    """ValueError where the last axes are known and differ: TensorFlow would repeat one of them."""
+    shapes = [tf.TensorShape(getattr(tensor, "shape", None)) for tensor in (a, b)]
+    last = [shape[-1] if shape.rank else shape.rank for shape in shapes]  # None: not known yet
+    if None not in last and last[0] != last[1]:
+        raise ValueError(
+            f"{one} {list(shapes[0])} and {other} {list(shapes[1])} must agree in their last "
+            f"axis{remedy}"
+        )
+
+
 def squared_distance(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """||a - b||² over the last axis: [..., k], [..., k] -> [...]."""
+    """||a - b||² over the last axis: [..., k], [..., k] -> [...]. ValueError for other k."""
+    _check_last("codes", a, "codes", b)
     return tf.reduce_sum(tf.math.squared_difference(a, b), axis=-1)
 
 
@@ -30,8 +42,11 @@ def triplet_hinge(
 def gather_triplets(codes: tf.Tensor, triplets: tf.Tensor, role: int) -> tf.Tensor:
     """The codes of one role (0 query, 1 positive, 2 negative) of each triplet of each group.
 
-    codes [B, m, k], triplets int32 [B, t, 3] of positions in the group -> [B, t, k].
+    codes [B, m, k], triplets int32 [B, t, 3] of positions in the group -> [B, t, k]. ValueError
+    for triplets of other than three.
     """
+    if triplets.shape[-1] not in (3, None):
+        raise ValueError(f"triplets must be positions [B, t, 3], got {triplets.shape}")
     return tf.gather(codes, triplets[..., role], batch_dims=1)
 
 
@@ -142,8 +157,12 @@ def class_loss(logits: tf.Tensor, labels: tf.Tensor, multi_label: bool) -> tf.Te
     """l_c of each item, 0 for one without a label: two [..., C] -> [...] (DSH-GANs, Eq. 5 and 6).
 
     labels: multi-hot, float. multi_label: whether an item can have several of them: then the cross
-    entropies of all classes are added, otherwise it is that of a softmax.
+    entropies of all classes are added, otherwise it is that of a softmax. ValueError for labels
+    that are class numbers.
     """
+    _check_last(
+        "logits", logits, "labels", labels, "; of class numbers, give tf.one_hot(labels, C)"
+    )
     if multi_label:
         losses = tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), axis=-1)
     else:

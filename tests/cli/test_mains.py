@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -96,3 +97,30 @@ def test_a_required_flag_that_is_missing_is_named(command):
         2,
         "tfhash.benchmark: error: missing: --methods, --out\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "expected"),
+    [("ascii:strict", rb"caf\xe9 \u72ac"), ("utf-8:strict", rb"caf\xe9 " + "犬".encode())],
+)
+def test_any_name_is_printed_and_logged(encoding, expected):
+    code = """
+from absl import logging
+from tfhash.cli import mains
+
+def main(argv):
+    print("caf\\udce9 \\u72ac")
+    logging.warning("caf\\udce9 \\u72ac")
+    mains.print_error("tfhash.tiny", "caf\\udce9 \\u72ac \\x1b[31m")
+
+mains.run("tfhash.tiny", main)
+"""
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == expected + b"\n"
+    logged, error = ended.stderr.splitlines()
+    assert logged.endswith(expected)
+    assert error == b"tfhash.tiny: error: " + expected + rb" \x1b[31m"

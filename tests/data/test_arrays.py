@@ -70,6 +70,56 @@ def test_other_arrays_are_refused(images, received):
     refused(f"mine: {received}; allowed: uint8 [n, height, width, 3]", as_images, images, "mine")
 
 
+@pytest.mark.parametrize(
+    ("images", "remedy"),
+    [
+        (noise(3).astype(np.int64), lambda images: images.astype(np.uint8)),
+        (noise(3)[0], lambda images: images[None]),
+        (noise(3)[..., 0], lambda images: np.repeat(images[..., None], 3, axis=-1)),
+        (noise(3)[..., :1], lambda images: np.repeat(images, 3, axis=-1)),
+        (np.moveaxis(noise(3), 3, 1), lambda images: images.transpose(0, 2, 3, 1)),
+        (np.pad(noise(3), [(0, 0)] * 3 + [(0, 1)]), lambda images: images[..., :3]),
+    ],
+    ids=["int64", "one", "grey", "grey column", "channels first", "RGBA"],
+)
+def test_what_is_close_to_images_becomes_some_by_what_the_error_says(images, remedy):
+    with pytest.raises(UserError, match="or a list of paths; of ") as error:
+        as_images(images, "images")
+    said = str(error.value).rpartition("give ")[2]
+    np.testing.assert_array_equal(eval(said, {"np": np, "images": images}), remedy(images))
+    assert as_images(remedy(images), "images").shape[3] == 3
+
+
+class OnGPU:
+    """As a tensor of torch on a GPU answers."""
+
+    shape = (2, 8, 8, 3)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, row):
+        return self
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+
+
+def test_tensors_on_a_gpu_and_ragged_lists_are_one_line():
+    refused("images cannot be read as an array (can't convert", as_images, OnGPU(), "images")
+    refused("labels cannot be read as an array (can't convert", as_labels, OnGPU(), 2, "labels")
+    ragged = [noise(1)[0], noise(1, 9, 9)[0]]
+    refused("images cannot be read as an array (setting", as_images, ragged, "images")
+    with pytest.raises(UserError, match=r"its \.cpu\(\)"):
+        as_images(OnGPU(), "images")
+
+
+def test_labels_of_another_kind_are_refused_with_what_to_do():
+    for labels, remedy in (([0.0, 1.0], "labels.astype(int)"), (["a", "b"], "return_inverse")):
+        with pytest.raises(UserError, match=re.escape(remedy)):
+            as_labels(labels, 2, "labels")
+
+
 def test_images_of_another_shape_than_square_need_a_size():
     refused("images: 8 x 6 px; allowed: square ones", as_images, noise(2, 8, 6), "images")
     assert as_images(noise(2, 8, 6), "images", 4).shape == (2, 4, 4, 3)

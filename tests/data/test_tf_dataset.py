@@ -65,7 +65,41 @@ def test_images_of_different_sizes_of_a_generator():
     )
 
 
+def unknown(images=PIXELS, labels=(1, -1, 0), ids=("x", "y", b"\xff")) -> tf.data.Dataset:
+    """A generator of which only the dtypes are known, no shape."""
+    spec = {
+        "image": tf.TensorSpec(None, tf.uint8),
+        "label": tf.TensorSpec(None, tf.int64),
+        "id": tf.TensorSpec(None, tf.string),
+    }
+    elements = [dict(zip(spec, of, strict=True)) for of in zip(images, labels, ids, strict=True)]
+    return tf.data.Dataset.from_generator(lambda: iter(elements), output_signature=spec)
+
+
+def test_shapes_that_are_only_unknown_before_are_no_mistake():
+    result = read(unknown())
+    np.testing.assert_array_equal(result.images, image_ops.resize(PIXELS, 4))
+    assert result.labels.tolist() == [[0, 1], [0, 0], [1, 0]]
+    assert result.ids == ("x", "y", "\udcff")
+
+
+def test_sides_of_another_image_than_the_first_are_no_mistake():
+    """Static shape [None, 5, 3], and the size that is asked for comes back as it was."""
+    ragged = dataset().map(lambda e: {**e, "image": tf.ensure_shape(e["image"], [None, 5, 3])})
+    assert read(ragged, image_size=5).images.shape == (3, 5, 5, 3)
+
+
 REFUSED = {
+    "grey, unknown": (
+        unknown(images=[PIXELS[0], PIXELS[1, ..., 0], PIXELS[2]]),
+        "element 1 has an image of shape [4, 5]; allowed: [H, W, 3]",
+    ),
+    "RGBA, unknown": (unknown(images=np.zeros((3, 4, 5, 4), np.uint8)), "shape [4, 5, 4]"),
+    "no pixels": (unknown(images=np.zeros((3, 0, 5, 3), np.uint8)), "shape [0, 5, 3]"),
+    "scalar, unknown": (unknown(images=np.zeros(3, np.uint8)), "shape []"),
+    "no pixels, known": (dataset(image=np.zeros((3, 4, 0, 3), np.uint8)), "shape [4, 0, 3]"),
+    "column, unknown": (unknown(labels=[[1], [0], [1]]), "element 0 has label of shape [1]"),
+    "ids, unknown": (unknown(ids=[["x"], ["y"], ["z"]]), "element 0 has id of shape [1]"),
     "no dict": (dataset().map(lambda e: (e["image"], e["label"])), "allowed with 2 class_names"),
     "no image": (dataset(image=None), "allowed with 2 class_names"),
     "grey": (dataset(image=PIXELS[..., :1]), "allowed with 2 class_names"),

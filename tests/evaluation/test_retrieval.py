@@ -358,6 +358,13 @@ def test_json_has_the_keys_of_a_run_folder():
         ({"map_at": (2.5,)}, r"map_at .* got 2\.5"),
         ({"precision_at": (-1,)}, "precision_at must hold integers >= 1, got -1"),
         ({"precision_at": (None,)}, "precision_at must hold integers >= 1, got None"),
+        ({"map_at": 0}, "map_at must hold integers >= 1 or None, got 0"),
+        ({"map_at": "10"}, "map_at must hold integers >= 1 or None, got '10'"),
+        ({"map_at": True}, "map_at must hold .*, got True"),
+        ({"precision_at": None}, "precision_at must hold integers >= 1, got None"),
+        ({"query_labels": [0, 1]}, r"query_labels must be .*np\.eye\(C"),
+        ({"query_codes": np.zeros((2, 5), np.uint8)}, "codes.pack makes codes of bits"),
+        ({"query_codes": np.zeros((2, 5))}, r"codes\.binarize\(x\)"),
         ({"radius": -1}, "radius must be an integer >= 0, got -1"),
         ({"ties": "random"}, "ties must be one of expected, stable, best, worst, got 'random'"),
         (
@@ -378,3 +385,18 @@ def test_refuses_with_one_clear_line(change, message):
     with pytest.raises(ValueError, match=message) as error:
         retrieval.evaluate(**arguments | change)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("one", [2, np.int64(2), np.array(2), [2], (2,), np.array([2])])
+def test_one_depth_is_as_good_as_several(one):
+    packed, labels = np.uint8([[0], [128], [192]]), np.eye(3, dtype=np.uint8)
+    found = retrieval.evaluate(
+        packed, packed, labels, labels, code_length=2, map_at=one, precision_at=one
+    )
+    assert found.map == {2: 1.0} and found.precision_at == {2: 0.5}
+
+
+def test_no_depth_is_the_whole_ranking():
+    packed, labels = np.uint8([[0], [128]]), np.eye(2, dtype=np.uint8)
+    found = retrieval.evaluate(packed, packed, labels, labels, code_length=1, map_at=None)
+    assert found.map == {None: 1.0}

@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+import tfhash.benchmark.__main__ as benchmark
 import tfhash.export.__main__ as export
 import tfhash.report.__main__ as report
 from tfhash import evaluate, figures, top_results, train
@@ -121,6 +122,18 @@ def test_a_run_is_finished_without_its_figures(command, root, trained, monkeypat
     assert sum("precision_at.png (ValueError: no such font)" in m for m in caplog.messages) == 1
     pictures = sorted(path.name for path in (root / "without" / "figures").iterdir())
     assert pictures == ["precision_recall.png", "top_results.png"]
+
+
+def test_a_benchmark_of_such_a_folder_finishes(command, root, trained, monkeypatch):
+    """Its cells are trained in processes of their own, which print into a log of theirs."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii:strict")
+    matrix = ["--methods=lsh", "--code_lengths=12", "--seeds=0", f"--out={root}/b\udcff"]
+    options = [flag for flag in FLAGS if not flag.startswith(("--method", "--code_length"))]
+    ended = command(benchmark, *matrix, *options, f"--data_dir={root}/d\udce9ta")
+    assert ended.status == 0, ended
+    (cell,) = (root / "b\udcff").glob("lsh_12*")
+    assert (cell / "metrics.json").is_file()
+    assert rb"d\xe9ta" in (cell / "log.txt").read_bytes()
 
 
 def test_event_files_are_written_into_any_folder(tmp_path):

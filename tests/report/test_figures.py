@@ -196,3 +196,15 @@ def test_files_are_written_where_the_answer_says(tmp_path):
     paths = result_figures.draw(results.sections(runs), tmp_path)
     assert sorted(tmp_path.rglob("*.png")) == sorted(paths)
     assert len(paths) == 3
+
+
+def test_a_figure_that_fails_leaves_a_warning_and_the_others(tmp_path, monkeypatch, caplog):
+    def fails(*_):
+        raise ValueError("no such font")
+
+    monkeypatch.setattr(figures, "against", fails)
+    runs = [run_of(code_length=k) for k in (12, 48)]
+    paths = result_figures.draw(results.sections(runs), tmp_path)
+    assert [path.name for path in paths] == ["precision_recall_48.png", "precision_at_48.png"]
+    assert all(path.is_file() for path in paths)
+    assert [m for m in caplog.messages if "precision_radius2.png (ValueError: no such" in m]

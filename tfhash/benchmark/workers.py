@@ -22,8 +22,10 @@ import keras
 
 from tfhash import train
 from tfhash.benchmark.matrix import Cell
+from tfhash.cli import mains
 from tfhash.data.sources import ImageSet
 from tfhash.errors import UserError
+from tfhash.names import encoded
 from tfhash.runs import experiment
 from tfhash.training.checkpoints import NonFiniteError
 from tfhash.training.run import Run
@@ -138,6 +140,7 @@ def _interrupt_ignored() -> Iterator[None]:
 def _work(pipe: connection.Connection) -> None:
     """The life of a worker process: cells in, outcomes out."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    mains.print_anything()
     loaded: dict[Hashable, ImageSet] = {}  # the images of the last cell
     while True:
         try:
@@ -168,7 +171,7 @@ def _attempt(cell: Cell, loaded: dict[Hashable, ImageSet]) -> Outcome:
     except (UserError, NonFiniteError) as error:
         return Outcome(None, _line(str(error)))
     except Exception as error:
-        error_file.write_text(traceback.format_exc(), encoding="utf-8")
+        error_file.write_bytes(encoded(traceback.format_exc()))
         reason = _line(f"{type(error).__name__}: {error}")
         return Outcome(None, f"{reason} ({error_file})", broken=True)
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfhash import given
 from tfhash.data import image_files
 from tfhash.data import images as image_ops
 from tfhash.data.sources import FILES_SIZE, ImageSet
@@ -32,8 +33,7 @@ def as_images(images: Any, what: str, size: int | None = None) -> np.ndarray:
     """
     if _are_paths(images, what):
         return _read(images, what, size or FILES_SIZE)
-    if not isinstance(images, np.ndarray):
-        images = np.asarray(images)
+    images = _array(images, what)
     if images.shape == (0,):
         raise UserError(f"{what}: an empty list; allowed: at least one image")
     if np.issubdtype(images.dtype, np.floating):
@@ -44,7 +44,7 @@ def as_images(images: Any, what: str, size: int | None = None) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise UserError(
             f"{what}: {images.dtype} {list(images.shape)}; allowed: uint8 [n, height, width, 3], "
-            "RGB, or a list of paths"
+            f"RGB, or a list of paths{_remedy(images)}"
         )
     height, width = images.shape[1:3]
     if not (height and width):
@@ -63,6 +63,33 @@ def as_images(images: Any, what: str, size: int | None = None) -> np.ndarray:
         part = slice(start, start + _RESIZED)
         resized[part] = image_ops.resize(images[part], size)
     return resized
+
+
+def _array(value: Any, what: str) -> np.ndarray:
+    try:
+        return given.array(value, what)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def _remedy(images: np.ndarray) -> str:
+    """What makes images of an array that is close to some."""
+    shape = images.shape
+    if images.dtype.kind not in "iu":
+        return ""
+    if images.ndim == 3 and shape[2] == 3:
+        return "; of one image, give images[None]"
+    if images.ndim == 3:
+        return "; of grey ones, give np.repeat(images[..., None], 3, axis=-1)"
+    if images.ndim == 4 and shape[3] == 1:
+        return "; of grey ones, give np.repeat(images, 3, axis=-1)"
+    if images.ndim == 4 and shape[3] == 4:
+        return "; of RGBA, give images[..., :3]"
+    if images.ndim == 4 and shape[1] == 3 != shape[3]:
+        return "; of channels first, give images.transpose(0, 2, 3, 1)"
+    if images.ndim == 4 and shape[3] == 3:
+        return "; of values in 0 to 255, give images.astype(np.uint8)"
+    return ""
 
 
 def _are_paths(images: Any, what: str) -> bool:
@@ -98,11 +125,15 @@ def as_labels(
     there is none. count: n, as many as images. classes: those that are known; by default the
     integers that occur, ascending. UserError for anything else, naming `what`.
     """
-    labels = np.asarray(labels)
+    labels = _array(labels, what)
     if labels.dtype.kind not in "iub" or labels.ndim not in (1, 2):
+        remedy = {
+            "f": "; of whole numbers, give labels.astype(int)",
+            "U": "; of names, give np.unique(labels, return_inverse=True)[1]",
+        }.get(labels.dtype.kind, "")
         raise UserError(
             f"{what}: {labels.dtype} {list(labels.shape)}; allowed: integers [n], -1 where there "
-            "is no label, or multi-hot [n, C]"
+            f"is no label, or multi-hot [n, C]{remedy}"
         )
     if len(labels) != count:
         raise UserError(f"{what}: {len(labels)} of them for {count} images; allowed: one an image")

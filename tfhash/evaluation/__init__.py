@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfhash import given
 from tfhash.evaluation import retrieval
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    query_codes: np.ndarray,
-    database_codes: np.ndarray,
+    query_codes: ArrayLike,
+    database_codes: ArrayLike,
     query_labels: ArrayLike,
     database_labels: ArrayLike,
     *,
@@ -28,16 +29,22 @@ def evaluate(
     shares a label. options: map_at, precision_at, radius, ties, convention, as
     `retrieval.evaluate` has them. Raises ValueError for anything else.
     """
-    of_query, of_database = np.asarray(query_labels), np.asarray(database_labels)
+    of_query = given.array(query_labels, "query_labels")
+    of_database = given.array(database_labels, "database_labels")
     if of_query.ndim != of_database.ndim:
         raise ValueError(
             f"labels: {of_query.ndim}-dimensional of queries and "
-            f"{of_database.ndim}-dimensional of the database; expected the same kind"
+            f"{of_database.ndim}-dimensional of the database; expected the same kind: class "
+            "numbers [n] both, or one-hot both, as by np.eye(C, dtype=np.uint8)[labels]"
         )
     if of_query.ndim == 1:
         for name, of in (("query_labels", of_query), ("database_labels", of_database)):
             if of.dtype.kind not in "iu":
-                raise ValueError(f"{name}: expected integers or multi-hot, received {of.dtype}")
+                raise ValueError(
+                    f"{name}: expected integers or multi-hot, received {of.dtype}; of whole "
+                    f"numbers, give {name}.astype(int), of names np.unique(names, "
+                    "return_inverse=True)[1] of all of them"
+                )
         classes = np.unique(np.concatenate([of_query, of_database]))
         classes = classes[classes >= 0]
         of_query, of_database = (

@@ -7,15 +7,17 @@ distance; nothing is sorted, but for `ties="stable"` and for the mAP of another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tfhash.codes import pack, to_words, validate_bits, validate_codes, word_distance
+from tfhash.codes import is_whole, pack, to_words, validate_bits, validate_codes, word_distance
 from tfhash.evaluation import conventions
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 TIES = ("expected", "stable", "best", "worst")
 CONVENTIONS = ("tfhash", *conventions.PEERS)
@@ -62,14 +64,14 @@ class RetrievalMetrics:
 
 
 def evaluate(
-    query_codes: np.ndarray,
-    database_codes: np.ndarray,
-    query_labels: np.ndarray,
-    database_labels: np.ndarray,
+    query_codes: ArrayLike,
+    database_codes: ArrayLike,
+    query_labels: ArrayLike,
+    database_labels: ArrayLike,
     *,
     code_length: int,
-    map_at: Sequence[int | None] = (None,),
-    precision_at: Sequence[int] = (),
+    map_at: int | None | Iterable[int | None] = (None,),
+    precision_at: int | Iterable[int] = (),
     radius: int = 2,
     ties: str = "expected",
     convention: str = "tfhash",
@@ -80,8 +82,8 @@ def evaluate(
     query_labels, database_labels: multi-hot uint8 [nq, C] and [n, C]; an item is relevant to a
         query that it shares a label with.
     code_length: k, in bits.
-    map_at: the R of mAP@R; None takes the whole ranking.
-    precision_at: the N of precision@N.
+    map_at: the R of mAP@R, one or several; None takes the whole ranking.
+    precision_at: the N of precision@N, one or several.
     radius: Hamming distance, in bits.
     ties: the order of items at the same distance. "expected" gives the expectation over all
         orders, "stable" keeps the order of the database, "best" and "worst" put the relevant items
@@ -105,7 +107,9 @@ def evaluate(
     query_labels = validate_bits(query_labels, "query_labels")
     database_labels = validate_bits(database_labels, "database_labels")
     _validate_pairing(query_codes, database_codes, query_labels, database_labels)
-    _validate_options(map_at, precision_at, radius, ties, convention)
+    map_at = _depths(map_at, "map_at", or_none=True)
+    precision_at = _depths(precision_at, "precision_at")
+    _validate_options(radius, ties, convention)
 
     query_count, size = len(query_codes), len(database_codes)
     queries = _Items(to_words(query_codes), to_words(pack(query_labels)))
@@ -285,20 +289,20 @@ def _validate_pairing(
         )
 
 
-def _validate_options(
-    map_at: Sequence[int | None],
-    precision_at: Sequence[int],
-    radius: int,
-    ties: str,
-    convention: str,
-) -> None:
-    for depth in map_at:
-        if depth is not None and (not isinstance(depth, Integral) or depth < 1):
-            raise ValueError(f"map_at must hold integers >= 1 or None, got {depth!r}")
-    for depth in precision_at:
-        if not isinstance(depth, Integral) or depth < 1:
-            raise ValueError(f"precision_at must hold integers >= 1, got {depth!r}")
-    if not isinstance(radius, Integral) or radius < 0:
+def _depths(value: Any, name: str, or_none: bool = False) -> tuple:
+    """One depth or several as a tuple of them."""
+    value = value.tolist() if isinstance(value, np.ndarray) else value
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    depths = tuple(value) if several else (value,)
+    for depth in depths:
+        if not (depth is None and or_none) and not (is_whole(depth) and depth >= 1):
+            allowed = "integers >= 1 or None" if or_none else "integers >= 1"
+            raise ValueError(f"{name} must hold {allowed}, got {depth!r}")
+    return depths
+
+
+def _validate_options(radius: int, ties: str, convention: str) -> None:
+    if not is_whole(radius) or radius < 0:
         raise ValueError(f"radius must be an integer >= 0, got {radius!r}")
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, got {ties!r}")
