@@ -206,8 +206,8 @@ def test_read_gives_the_bytes_and_their_state(tmp_path):
 )
 def test_read_says_why_a_file_is_no_image(tmp_path, content, reason):
     with pytest.raises(files.FileError, match=reason):
-        files.read(write(tmp_path / "a.jpg", content), max_bytes=len(JPEG))
-    assert files.read(write(tmp_path / "b.jpg", JPEG), max_bytes=len(JPEG)).data == JPEG
+        files.read(write(tmp_path / "a.jpg", content), limit=len(JPEG))
+    assert files.read(write(tmp_path / "b.jpg", JPEG), limit=len(JPEG)).data == JPEG
 
 
 def test_read_of_a_huge_file_reads_its_head_alone(tmp_path, monkeypatch):
@@ -243,6 +243,6 @@ def test_read_of_a_huge_file_reads_its_head_alone(tmp_path, monkeypatch):
     with video.open("r+b") as file:
         file.write(JPEG)
     monkeypatch.setattr(files, "_open", counting)
-    with pytest.raises(files.FileError, match="1430.5 MiB; allowed: 32 MiB"):
+    with pytest.raises(files.FileError, match="1430.5 MiB; allowed: 32.0 MiB"):
         files.read(video)
     assert sizes == [16]

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-MAX_BYTES = 32 * 2**20
+MEGAPIXELS = 40  # what an image may have, unless told otherwise
+MAX_BYTES = 32 * 2**20  # of its file, then
 
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files
 _HEAD = 16
@@ -216,11 +217,16 @@ def _skipped(reached: set[int], names: tuple[str, ...]) -> set[int]:
     return result
 
 
-def read(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Content:
+def max_bytes(megapixels: int) -> int:
+    """Bytes that the file of an image may have where it may have so many megapixels."""
+    return MAX_BYTES * megapixels // MEGAPIXELS
+
+
+def read(path: str | os.PathLike, limit: int = MAX_BYTES) -> Content:
     """The bytes of a JPEG or PNG file, told by its content.
 
-    Nothing but a regular file is read, and of one over max_bytes, or of another format, only its
-    head. FileError says what is wrong with it.
+    Nothing but a regular file is read, and of one over the limit, in bytes, or of another format,
+    only its head. FileError says what is wrong with it.
     """
     try:
         with _open(path) as file:
@@ -230,12 +236,10 @@ def read(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Content:
                 raise FileError("empty")
             if not head.startswith(_STARTS):
                 raise FileError("not a JPEG or PNG image")
-            if status.st_size > max_bytes:
-                mib = f"{status.st_size / 2**20:.1f} MiB; allowed: {max_bytes / 2**20:g} MiB"
+            if status.st_size > limit:
+                mib = f"{status.st_size / 2**20:.1f} MiB; allowed: {limit / 2**20:.1f} MiB"
                 raise FileError(f"{mib}, by `max_image_megapixels`")
-            return Content(
-                head + file.read(max_bytes - len(head)), status.st_size, status.st_mtime_ns
-            )
+            return Content(head + file.read(limit - len(head)), status.st_size, status.st_mtime_ns)
     except FileError:
         raise
     except OSError as error:

@@ -18,8 +18,9 @@ quiet.start()
 from absl import flags  # noqa: E402
 
 from tfhash.cli import mains  # noqa: E402
-from tfhash.cli.flags import define_path  # noqa: E402
+from tfhash.cli.flags import define_path, in_flags  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.files import MEGAPIXELS  # noqa: E402
 from tfhash.names import shown  # noqa: E402
 
 NAME = "tfhash.serving.encode"
@@ -43,6 +44,12 @@ def define_flags() -> None:
     define_path("output", None, ".npz file to write", required=True)
     flags.DEFINE_string("model", "tfhash", "name of the model on the server")
     flags.DEFINE_integer("batch", 32, "files in a request, no more than the server allows", 1)
+    flags.DEFINE_integer(
+        "max_image_megapixels",
+        MEGAPIXELS,
+        "larger files are not sent: .8 MiB a megapixel; as the flag that the model learned with",
+        1,
+    )
     flags.DEFINE_integer("in_flight", 4, "requests at a time", 1)
     flags.DEFINE_float("timeout", 60, "seconds that a request may take, a restart included")
     define_path("tls_ca_file", None, "PEM: who may vouch for the server; turns on TLS")
@@ -55,11 +62,13 @@ def main(argv: list[str]) -> int:
     output = Path(given.output)
     try:
         with locked(output):
-            paths = files.find(given.images)
+            found = files.find(given.images)
+            for note in found.notes:
+                print(f"--images: {shown(note)}")
             earlier = results.read(output)
             with _client() as client:
                 source = _source(client)
-                rows = _encode(client, source, paths, output, earlier)
+                rows = _encode(client, source, found.paths, output, earlier)
     except InUseError as error:
         mains.print_error(NAME, error)
         return 1
@@ -69,6 +78,8 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         mains.print_error(NAME, f"interrupted; {_how_to_go_on(output)}")
         return _INTERRUPTED_STATUS
+    for path, reason in found.unreadable.items():
+        rows[path] = Row(-1, -1, None, reason)
     return _report(output, source, rows)
 
 
@@ -119,7 +130,16 @@ def _encode(
                 f"of {source.code_length} bits: their files are encoded anew"
             )
         with tqdm(total=len(paths), unit="file", disable=None) as bar:  # None: only on a terminal
-            run.encode(client, source, paths, journal, flags.FLAGS.batch, bar.update)
+            given = flags.FLAGS
+            run.encode(
+                client,
+                source,
+                paths,
+                journal,
+                given.batch,
+                given.max_image_megapixels,
+                bar.update,
+            )
         rows = {path: journal.rows[path] for path in paths}
         results.write(output, source, rows)
         journal.delete()
@@ -138,7 +158,8 @@ def _report(output: Path, source: Source, rows: Mapping[str, Row]) -> int:
         return 0
     print(f"{count:,} of {len(rows):,} files have no code", file=sys.stderr)
     for reason, paths in sorted(failed.items()):
-        print(f"{len(paths):,} {reason}:", *map(shown, paths), sep="\n  ", file=sys.stderr)
+        reason = in_flags(reason, flags.FLAGS, None)
+        print(f"{len(paths):,} {shown(reason)}:", *map(shown, paths), sep="\n  ", file=sys.stderr)
     return 1
 
 

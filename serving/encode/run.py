@@ -25,19 +25,20 @@ def encode(
     paths: Iterable[str],
     journal: Journal,
     batch: int,
+    megapixels: int,
     advance: Callable[[int], None],
 ) -> None:
     """Adds a row for every path to the journal, but where it has one and the file is the same.
 
-    batch: files in a request. advance: told how many more paths are done. At any time no more
-    files are in memory than the requests in flight hold, and one batch. Raises HashServiceError,
-    with all rows before it in the journal; VersionChanged where not `source` answers, of which no
-    row gets there.
+    batch: files in a request. megapixels: the limit of an image. advance: told how many more paths
+    are done. At any time no more files are in memory than the requests in flight hold, and one
+    batch. Raises HashServiceError, with all rows before it in the journal; VersionChanged where not
+    `source` answers, of which no row gets there.
     """
     sent: deque[list[Image]] = deque()  # not itertools.tee, which keeps dozens more of them
 
     def contents() -> Iterator[list[bytes]]:
-        reading = _read(paths, journal, advance)
+        reading = _read(paths, journal, megapixels, advance)
         for images in groups(reading, lambda image: len(image.content), batch):
             sent.append(images)
             yield [image.content for image in images]
@@ -79,16 +80,15 @@ def _rows(images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
         if valid:
             yield image.path, Row(image.size, image.modified, code.tobytes())
         else:
-            reason = files.reason(image.content)
-            yield image.path, Row(image.size, image.modified, None, reason)
+            yield image.path, Row(image.size, image.modified, None, files.REFUSED)
 
 
 def _read(
-    paths: Iterable[str], journal: Journal, advance: Callable[[int], None]
+    paths: Iterable[str], journal: Journal, megapixels: int, advance: Callable[[int], None]
 ) -> Iterator[Image]:
     """The files to send, in order; what cannot be sent goes into the journal."""
     for path in paths:
-        found = _open(path, journal.rows.get(path))
+        found = _open(path, journal.rows.get(path), megapixels)
         if isinstance(found, Image):
             yield found
             continue
@@ -97,17 +97,12 @@ def _read(
         advance(1)
 
 
-def _open(path: str, known: Row | None) -> Image | Row | None:
+def _open(path: str, known: Row | None, megapixels: int) -> Image | Row | None:
     """The file, or a row that says why it cannot be sent, or None where it is as it was known."""
     try:
-        with open(path, "rb") as file:
-            # Before reading: a file that changes later is encoded again by the next run.
-            status = os.fstat(file.fileno())
-            size, modified = status.st_size, status.st_mtime_ns
-            if known and (known.size, known.modified) == (size, modified):
-                return None
-            if size > files.MAX_BYTES:
-                return Row(size, modified, None, f"over {files.MAX_BYTES // 2**20} MiB")
-            return Image(path, size, modified, file.read())
+        status = os.stat(path)
+        if known and (known.size, known.modified) == (status.st_size, status.st_mtime_ns):
+            return None
+        return files.read(path, megapixels)
     except OSError as error:
-        return Row(-1, -1, None, error.strerror or type(error).__name__)
+        return Row(-1, -1, None, error.strerror or str(error))

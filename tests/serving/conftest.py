@@ -27,15 +27,18 @@ from tensorflow_serving.apis import (
 )
 
 CODE_LENGTH = 12
+JPEG = b"\xff\xd8\xff"  # begins a file, and is passed over here
 State = get_model_status_pb2.ModelVersionStatus.State
 
 
 def encode(value: np.ndarray) -> dict[str, np.ndarray]:
     """12 bits of each image: its first byte and the high half of its second.
 
-    An image is pixels or, as bytes, a file; a file of less than two bytes is not readable.
+    An image is pixels or, as bytes, a file; a file of less than two bytes, but for how a JPEG
+    begins, is not readable.
     """
     if value.dtype == object:
+        value = [content[:5].removeprefix(JPEG) for content in value]
         valid = np.array([len(content) > 1 for content in value], bool)
         pairs = [content[:2] if len(content) > 1 else b"\0\0" for content in value]
         first = np.frombuffer(b"".join(pairs), np.uint8).reshape(-1, 2)

@@ -18,23 +18,25 @@ import tensorflow as tf
 
 from tfhash.errors import UserError
 from tfhash.serving.encode import __main__ as command_module
-from tfhash.serving.encode import files, journal, results
+from tfhash.serving.encode import journal, results
+
+JPEG = b"\xff\xd8\xff"  # what a file has to begin with to be sent
 
 
 @pytest.fixture
 def photos(tmp_path) -> Path:
-    """12 files in two folders, of the contents a0, b1, ... l11; not images to any but the fake."""
+    """12 files in two folders, of the contents a0, b1, ... l11 behind the start of a JPEG."""
     folder = tmp_path / "photos"
     for i in range(12):
         path = folder / ("even", "odd")[i % 2] / f"{i:02}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"%c%d" % (ord("a") + i, i))
+        path.write_bytes(JPEG + b"%c%d" % (ord("a") + i, i))
     return folder
 
 
 def expected(paths) -> list[list[int]]:
     """The fake's codes: the first byte, and the high half of the second."""
-    contents = [Path(path).read_bytes() for path in paths]
+    contents = [Path(path).read_bytes().removeprefix(JPEG) for path in paths]
     return [[content[0], content[1] & 0xF0] for content in contents]
 
 
@@ -81,32 +83,50 @@ def test_codes_of_all_files_in_the_order_of_their_paths(encode, server, photos, 
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["codes.npz"]
 
 
-def test_files_that_cannot_be_read_are_listed_with_reasons(
-    encode, server, photos, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(files, "MAX_BYTES", 2**20)
+def test_files_that_cannot_be_read_are_listed_with_reasons(encode, server, photos, tmp_path):
     (photos / "empty.jpg").touch()
     (photos / "other.jpg").write_bytes(b"x")
-    (photos / "cut.jpg").write_bytes(b"\xff")
-    (photos / "large.jpg").write_bytes(bytes(2**20 + 1))
+    (photos / "cut.jpg").write_bytes(JPEG + b"x")  # the fake reads two bytes
+    (photos / "large.jpg").write_bytes(JPEG + bytes(2**20))
     (photos / "gone.jpg").symlink_to(photos / "nowhere")
-    monkeypatch.setattr(files, "_STARTS", (b"\xff",))  # shorter than what the fake reads
-    ended = encode()
+    ended = encode(max_image_megapixels=1)
     assert ended.status == 1
     assert ended.errors.splitlines() == [
-        "4 of 16 files have no code",
+        "5 of 17 files have no code",
+        "1 1.0 MiB; allowed: 0.8 MiB, by --max_image_megapixels:",
+        f"  {photos}/large.jpg",
+        "1 No such file or directory:",
+        f"  {photos}/gone.jpg",
         "1 damaged, or too large in pixels:",
         f"  {photos}/cut.jpg",
         "1 empty:",
         f"  {photos}/empty.jpg",
         "1 not a JPEG or PNG image:",
         f"  {photos}/other.jpg",
-        "1 over 1 MiB:",
-        f"  {photos}/large.jpg",
     ]
-    assert sent(server) == 15  # all but large.jpg
+    assert sent(server) == 13  # the photos and cut.jpg
     output = load(tmp_path / "codes.npz")
     assert len(output["paths"]) == 12 and output["codes"].tolist() == expected(output["paths"])
+    ended = encode()  # 1 MiB is within the default
+    assert f"{photos}/large.jpg" not in ended.errors and "13 codes" in ended.output
+
+
+def test_each_real_file_is_encoded_once_and_what_is_no_image_passed_over(
+    encode, server, photos, tmp_path
+):
+    """A link to a folder around it, a second name, a pipe, and thumbnails among the photos."""
+    (photos / "even" / "latest").symlink_to(".")
+    os.link(photos / "even/00.jpg", photos / "even/again.jpg")
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "Thumbs.db").write_bytes(b"\xd0\xcf")
+    ended = encode(images=f"{photos}/**")
+    assert (ended.status, ended.errors) == (0, "")
+    assert sent(server) == len(load(tmp_path / "codes.npz")["paths"]) == 12
+    assert ended.output.splitlines()[:3] == [
+        "--images: 1 files that are no images passed over: .db 1",
+        "--images: 2 links to files or folders already found passed over",
+        "--images: 1 pipes, sockets or devices passed over",
+    ]
 
 
 def test_a_file_that_goes_away_while_others_are_sent_is_listed(encode, server, photos):
@@ -120,11 +140,11 @@ def test_a_file_that_goes_away_while_others_are_sent_is_listed(encode, server, p
 def test_the_same_command_sends_only_what_is_new_or_changed(encode, server, photos, tmp_path):
     encode()
     server.service.requests.clear()
-    (photos / "even/00.jpg").write_bytes(b"changed in size")
-    (photos / "even/02.jpg").write_bytes(b"z2")  # of the same size
+    (photos / "even/00.jpg").write_bytes(JPEG + b"changed in size")
+    (photos / "even/02.jpg").write_bytes(JPEG + b"z2")  # of the same size
     os.utime(photos / "even/02.jpg", ns=(0, 12345))
     (photos / "odd/01.jpg").unlink()
-    (photos / "new.jpg").write_bytes(b"new")
+    (photos / "new.jpg").write_bytes(JPEG + b"new")
     assert encode().status == 0
     assert sent(server) == 3
     output = load(tmp_path / "codes.npz")
@@ -370,7 +390,7 @@ def test_other_things_in_place_of_an_output_are_one_line(encode, tmp_path, spoil
 
 def test_names_that_are_no_utf8_survive_and_are_shown_escaped(encode, server, photos, tmp_path):
     odd, bad = os.fsdecode(b"\xe4.jpg"), "\x1b[31m\n.jpg"
-    (photos / odd).write_bytes(b"odd")
+    (photos / odd).write_bytes(JPEG + b"odd")
     (photos / bad).write_bytes(b"")
     output = os.fsdecode(os.fsencode(tmp_path) + b"/c\xf6des.npz")
     server.service.before = fail_at(2)
@@ -378,14 +398,14 @@ def test_names_that_are_no_utf8_survive_and_are_shown_escaped(encode, server, ph
     server.service.before = lambda number, context: None
     ended = encode(output=output)
     assert ended.status == 1
-    assert f"{tmp_path}/c\\udcf6des.npz: 13 codes" in ended.output
+    assert f"{tmp_path}/c\\xf6des.npz: 13 codes" in ended.output
     assert ended.errors.splitlines()[1:] == ["1 empty:", f"  {photos}/\\x1b[31m\\n.jpg"]
     paths = load(Path(output))["paths"].tolist()
     assert os.fsencode(photos / odd) in map(os.fsencode, paths)
     assert load(Path(output))["codes"].tolist() == expected(paths)
     server.service.requests.clear()
     encode(output=output)
-    assert sent(server) == 1  # the empty one, of which no row is kept
+    assert sent(server) == 0  # an empty one never is
 
 
 def test_a_server_that_fails_midway(encode, server, tmp_path):
@@ -475,7 +495,7 @@ def test_a_killed_process_goes_on(encode, server, photos, tmp_path):
 def test_memory_holds_what_is_in_flight_not_all_files(encode, photos):
     """40 files of 1 MiB, two requests of one file at a time: a few copies of three files."""
     for i in range(40):
-        (photos / f"large{i}.jpg").write_bytes(bytes(2**20))
+        (photos / f"large{i}.jpg").write_bytes(JPEG + bytes(2**20))
     tracemalloc.start()
     try:
         assert encode(batch=1, in_flight=2).status == 0
@@ -488,7 +508,7 @@ def test_memory_holds_what_is_in_flight_not_all_files(encode, photos):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"images": "/nowhere/*.jpg"}, "--images: no file matches '/nowhere/*.jpg'"),
+        ({"images": "/nowhere/*.jpg"}, "--images: '/nowhere/*.jpg': No such file or directory"),
         ({"target": "http://localhost:1"}, "target: expected HOST:PORT"),
         ({"tls_ca_file": "/nowhere/ca.pem"}, "--tls_ca_file: cannot read /nowhere/ca.pem"),
         ({"tls_ca_file": __file__}, f"--tls_ca_file: expected PEM, {__file__} holds none"),

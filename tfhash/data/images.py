@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfhash import files
 from tfhash.data import headers
 
-MEGAPIXELS = 40  # what an image may have, unless told otherwise
+MEGAPIXELS = files.MEGAPIXELS
 MAX_SIDE = 32_768
 MAX_RATIO = 100
 MAX_SCANS = 100
@@ -56,7 +56,7 @@ class Limits(NamedTuple):
     @property
     def bytes(self) -> int:
         """Bytes of a file: 32 MiB for the default."""
-        return files.MAX_BYTES * self.megapixels // MEGAPIXELS
+        return files.max_bytes(self.megapixels)
 
 
 def decode(image_bytes: tf.Tensor, megapixels: int = MEGAPIXELS) -> tf.Tensor:
