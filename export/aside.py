@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
+
+from tfhash.errors import NO_ROOM
 
 
 @contextlib.contextmanager
@@ -32,8 +33,11 @@ def folder(export_dir: Path, name: str) -> Iterator[Path]:
     with own:
         try:
             yield temporary
-        except tf.errors.ResourceExhaustedError:  # how TensorFlow says it
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(export_dir)) from None
+        except tf.errors.OpError as error:  # TensorFlow has the system's words, not its number
+            number = next((n for n in NO_ROOM if os.strerror(n) in error.message), None)
+            if number is None:
+                raise
+            raise OSError(number, os.strerror(number), str(export_dir)) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -68,13 +69,34 @@ def command() -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope="session")
-def parse_only() -> Callable[..., None]:
-    """Parses what a module's command would; absl's error for a flag that it does not know."""
+def file_size_limit() -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """No file of this process can grow beyond so many bytes meanwhile, as if a disk were full."""
 
-    def parse(module: ModuleType, *arguments: object) -> None:
+    @contextlib.contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
+
+
+@pytest.fixture(scope="session")
+def parse_only() -> Callable[..., dict[str, Any]]:
+    """Parses what a module's command would; absl's error for a flag that it does not know.
+
+    Answers the values of all flags that the command defines.
+    """
+
+    def parse(module: ModuleType, *arguments: object) -> dict[str, Any]:
         with own_flags():
+            before = set(flags.FLAGS)
             module.define_flags()
             flags.FLAGS([module.NAME, *map(str, arguments)])
+            return {name: flags.FLAGS[name].value for name in set(flags.FLAGS) - before}
 
     return parse
 

@@ -79,7 +79,10 @@ def main(argv: list[str]) -> None:
         }
         if config.protocol == splits.TRIPLETS:
             of_part["triplets"] = folder.read_codes(model_dir, "triplets", ("codes",))
-    judged = experiment.judge(config, **of_part)
+    try:
+        judged = experiment.judge(config, **of_part)
+    except ValueError as error:
+        raise UserError(f"--model_dir: {model_dir} cannot be judged: {error}") from None
     if config.convention != "tfhash":
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
     mains.print_table({key: metrics[key] for key in IDENTITY} | judged)

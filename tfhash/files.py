@@ -239,7 +239,9 @@ def read(path: str | os.PathLike, limit: int = MAX_BYTES) -> Content:
             if status.st_size > limit:
                 mib = f"{status.st_size / 2**20:.1f} MiB; allowed: {limit / 2**20:.1f} MiB"
                 raise FileError(f"{mib}, by `max_image_megapixels`")
-            return Content(head + file.read(limit - len(head)), status.st_size, status.st_mtime_ns)
+            # No more is asked for than there is: as much memory is taken at once.
+            data = head + file.read(max(0, status.st_size - len(head)))
+            return Content(data, status.st_size, status.st_mtime_ns)
     except FileError:
         raise
     except OSError as error:

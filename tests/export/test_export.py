@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 import textwrap
 import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,7 +20,7 @@ import tensorflow as tf
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export_command
-from tfhash.export import operations, saved_model, signatures, verify
+from tfhash.export import aside, operations, saved_model, signatures, verify
 from tfhash.runs import finished
 from tfhash.runs import folder as run_folder
 
@@ -252,3 +255,36 @@ def test_the_command_needs_a_model_dir(command):
     assert ended.status == 2
     (line,) = ended.errors.splitlines()
     assert line.startswith("tfhash.export: error: ") and "--model_dir" in line
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from tfhash.export import aside
+with aside.folder(Path(sys.argv[1]), sys.argv[2]) as folder:
+    (folder / "part").touch()
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("name", ["1", "encoder.onnx"])
+def test_what_a_killed_export_left_is_cleared_and_that_of_a_living_one_is_not(tmp_path, name):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path, name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    theirs = Path(process.stdout.readline().strip())
+    (tmp_path / "3").mkdir()
+    (tmp_path / ".encoder.onnx.tmp-0badcafe").touch()  # as a version of before leaves it
+    with aside.folder(tmp_path, "4") as own:
+        assert (theirs / "part").is_file() and own.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"3", theirs.name}
+    process.kill()
+    process.communicate()
+    with aside.folder(tmp_path, "4"):
+        assert not theirs.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]

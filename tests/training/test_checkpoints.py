@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 
 import keras
@@ -86,8 +88,8 @@ def test_a_save_that_is_cut_short_leaves_the_checkpoint_before(tmp_path, monkeyp
     train(model, 1)
     gan.save(model, 1, 1.0)
 
-    def killed(path):
-        path.write_bytes(b"half of a file")
+    def killed(file):
+        file.write(b"half of a file")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "save_weights", killed)
@@ -203,3 +205,153 @@ def test_an_optimizer_that_stays_behind_is_told_of_the_newest_file(tmp_path, mon
     monkeypatch.setattr(behind, "load_weights", lambda path: None)
     with pytest.raises(RuntimeError, match="hash-00000002.*: the optimizer stands at step 0"):
         kept.restore(behind)
+
+
+def two_steps(directory, **options):
+    """Checkpoints of steps 1 and 2, and the state of step 1."""
+    kept, model = Checkpoints(directory, "gan", **options), make_model()
+    train(model, 1)
+    kept.save(model, 1, 1.0)
+    first = make_model(seed=1)
+    kept.restore(first)
+    train(model, 1)
+    kept.save(model, 2, 2.0)
+    return kept, first
+
+
+def foreign(path):
+    """A checkpoint of another network under the name of this one."""
+    other = keras.Sequential([keras.Input((5,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    other.compile(optimizer=keras.optimizers.Adam(0.1))
+    other.optimizer.build(other.trainable_variables)
+    other.save_weights(path)
+
+
+def flipped(path):
+    """One bit of one weight, which HDF5 does not notice."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(5000)),
+    "foreign": foreign,
+    "flipped": flipped,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_is_used(
+    tmp_path, capsys, damage
+):
+    kept, first = two_steps(tmp_path)
+    DAMAGES[damage](kept.path(2))
+    damaged = kept.path(2).read_bytes()
+    restored = make_model(seed=5)
+    step, _ = Checkpoints(tmp_path, "gan").restore(restored)
+    assert step == 1
+    assert_same_state(restored, first)
+    aside = tmp_path / "gan-00000002.weights.h5.damaged"
+    assert aside.read_bytes() == damaged and kept.steps() == [1]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{kept.path(2)} is damaged") and aside.name in line
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")
+@pytest.mark.parametrize("damage", sorted(set(DAMAGES) - {"flipped"}))
+def test_a_folder_of_before_checksums_goes_on_and_what_cannot_be_loaded_is_set_aside(
+    tmp_path, damage
+):
+    kept, first = two_steps(tmp_path)
+    for checksum in tmp_path.glob("*.sha256"):
+        checksum.unlink()
+    newest = make_model(seed=5)
+    assert kept.restore(newest) == (2, 2.0)
+    DAMAGES[damage](kept.path(2))
+    restored = make_model(seed=6)
+    assert kept.restore(restored)[0] == 1
+    assert_same_state(restored, first)
+
+
+def test_a_checksum_is_what_sha256sum_writes(tmp_path):
+    kept, _ = two_steps(tmp_path)
+    for step in (1, 2):
+        path = kept.path(step)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        text = path.with_name(f"{path.name}.sha256").read_text()
+        assert text == f"{digest}  {path.name}\n"
+
+
+def test_checksums_go_with_their_checkpoints(tmp_path):
+    kept, model = Checkpoints(tmp_path, "gan"), make_model()
+    for step in (0, 1, 2, 3):
+        kept.save(model, step, 0.0)
+    assert sorted(path.name for path in tmp_path.glob("gan-*")) == [
+        f"gan-0000000{step}.weights.h5{end}" for step in (2, 3) for end in ("", ".sha256")
+    ]
+
+
+def test_where_all_are_damaged_the_stage_begins_again_only_when_asked(tmp_path):
+    """The model may hold half of a checkpoint then, and is not to be trained."""
+    kept, _ = two_steps(tmp_path)
+    for step in (1, 2):
+        DAMAGES["empty"](kept.path(step))
+    with pytest.raises(UserError, match="no checkpoint of stage gan .* is whole"):
+        kept.restore(make_model())
+    assert kept.restore(make_model()) == (0, 0.0)
+    assert len(list(tmp_path.glob("*.damaged"))) == 2
+
+
+def test_one_more_damaged_checkpoint_of_a_step_replaces_none(tmp_path):
+    for content in (b"first", b"second", b"third"):
+        kept, _ = two_steps(tmp_path)
+        kept.path(2).write_bytes(content)
+        kept.restore(make_model())
+    found = sorted(path.read_bytes() for path in tmp_path.glob("*.damaged*"))
+    assert found == [b"first", b"second", b"third"]
+
+
+def test_a_process_that_does_not_write_passes_a_damaged_checkpoint_over(tmp_path):
+    two_steps(tmp_path)
+    second = Checkpoints(tmp_path, "gan", writes=False)
+    DAMAGES["empty"](second.path(2))
+    assert second.restore(make_model())[0] == 1
+    assert second.path(2).is_file()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"step": 2}', '{"seconds": "x"}'])
+def test_seconds_that_cannot_be_read_cost_no_checkpoint(tmp_path, capsys, content):
+    kept, _ = two_steps(tmp_path)
+    clock = tmp_path / "gan.json"
+    clock.unlink() if content is None else clock.write_text(content)
+    assert kept.restore(make_model()) == (2, 0.0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{clock} cannot be read")
+
+
+def test_without_room_nothing_is_begun_and_nothing_lost(tmp_path, file_size_limit):
+    """As on a full disk; HDF5 itself would leave half a file, and may end the process."""
+    kept, model = Checkpoints(tmp_path, "gan"), make_model()
+    train(model, 1)
+    kept.save(model, 1, 1.0)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    train(model, 1)
+    with file_size_limit(4096), pytest.raises(OSError, match="File too large") as error:
+        kept.save(model, 2, 2.0)
+    assert (error.value.errno, error.value.filename) == (errno.EFBIG, str(kept.path(2)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert kept.restore(make_model()) == (1, 1.0)
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "[]", b"\xff"])
+@pytest.mark.parametrize("setting", ["model_dir", "stage1_dir"])
+def test_work_whose_values_cannot_be_read_is_not_gone_on_with(tmp_path, content, setting):
+    path = tmp_path / "config.json"
+    if content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=f"`{setting}`: {path} tells .* cannot be read") as error:
+        claim(path, DECIDING, True, setting, begun=True)
+    assert "\n" not in str(error.value)

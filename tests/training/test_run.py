@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
+import subprocess
+import sys
+import threading
 
+import numpy as np
 import pytest
 
-from tfhash.errors import UserError
-from tfhash.training.run import WORK, Run
+from tfhash.errors import NotNowError, UserError
+from tfhash.training import run as run_module
+from tfhash.training.run import WORK, Run, lock
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -54,3 +61,94 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     ):
         with pytest.raises(UserError, match="cannot write to"):
             write()
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_checkpoints_without_the_values_that_they_were_made_with(tmp_path, content):
+    """They may be those of any flags; to go on would mix two runs."""
+    run = Run(tmp_path)
+    run.claim("config.json", {"bits": 8})
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "hash-00000001.weights.h5").touch()
+    (tmp_path / "config.json").unlink()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="`model_dir`: .*config.json tells"):
+        run.claim("config.json", {"bits": 8})
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from tfhash.training.run import lock
+with lock(Path(sys.argv[1]), "model_dir"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that works in tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_second_process_is_told_of_the_first_until_that_dies(tmp_path, holder):
+    words = f"`model_dir`: process {holder.pid} works in {tmp_path}; allowed: "
+    with pytest.raises(NotNowError, match=words) as error, Run(tmp_path).alone():
+        pass
+    assert error.value.status == 1
+    with Run(tmp_path, writes=False).alone():  # one of several workers, whose chief holds it
+        pass
+    holder.kill()
+    holder.wait()
+    with Run(tmp_path).alone():
+        pass
+
+
+def test_who_waits_gets_the_folder_when_it_is_free(tmp_path, holder):
+    threading.Timer(0.2, holder.kill).start()
+    with lock(tmp_path, "stage1_dir", wait=True):
+        assert holder.wait() == -signal.SIGKILL
+
+
+def test_a_folder_is_free_again_afterwards_and_leftovers_are_removed(tmp_path):
+    leftovers = [tmp_path / ".metrics.json.tmp-7", tmp_path / "codes" / ".query.tmp-7.npz"]
+    for path in leftovers:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    for _ in range(2):
+        with Run(tmp_path).alone():
+            assert not any(path.exists() for path in leftovers)
+
+
+def test_a_file_system_without_locks_is_no_reason_not_to_work(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_module.fcntl, "flock", none)
+    with Run(tmp_path).alone():
+        pass
+
+
+def test_files_that_do_not_fit_leave_what_was_there(tmp_path, file_size_limit):
+    run_module.write_text(tmp_path / "a.json", "old")
+    run_module.write_arrays(tmp_path / "a.npz", {"x": np.zeros(2)})
+    noise = np.random.default_rng(0).bytes(9000)
+    with file_size_limit(4096):
+        with pytest.raises(OSError, match="File too large"):
+            run_module.write_text(tmp_path / "a.json", "x" * 9000)
+        with pytest.raises(OSError, match="File too large"):
+            run_module.write_arrays(tmp_path / "a.npz", {"x": np.frombuffer(noise, np.uint8)})
+    assert (tmp_path / "a.json").read_text() == "old"
+    assert np.load(tmp_path / "a.npz")["x"].shape == (2,)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.npz"]

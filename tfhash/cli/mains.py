@@ -72,8 +72,8 @@ def run(
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise
-            where = f": {error.filename}" if error.filename else ""
-            print_error(name, f"{os.strerror(error.errno)}{where}; what was written before is kept")
+            where = error.filename or "the disk is full or may not be written"
+            print_error(name, f"{error.strerror}: {where}; what was written before is kept")
             return 1
 
     print_anything()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from tfhash.errors import NO_ROOM, UserError
+from tfhash.errors import UserError
 from tfhash.training.run import write_text
 
 KEPT = 2  # at least two: the older one stands in where the newer one is damaged
@@ -150,6 +150,13 @@ class Checkpoints:
             return 0.0
 
 
+class _InMemory(io.BytesIO):
+    """A file that HDF5 writes to: on a full disk, it ends the process with a segmentation fault."""
+
+    def __str__(self) -> str:
+        return "memory.weights.h5"  # Keras wants a name that ends so
+
+
 def save_weights(
     model: keras.Model, path: Path, before_it_appears: Callable[[Path], None] | None = None
 ) -> None:
@@ -160,33 +167,19 @@ def save_weights(
     """
     temporary = path.with_name(f".{path.name}")
     try:
-        _check_room(model, path.parent)
-        model.save_weights(temporary)
-        with open(temporary, "rb") as file:
+        content = _InMemory()
+        model.save_weights(content)
+        with open(temporary, "wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
             os.fsync(file.fileno())
         if before_it_appears is not None:
             before_it_appears(temporary)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = error.filename or os.fspath(path)
         raise
-
-
-def _check_room(model: keras.Model, directory: Path) -> None:
-    """OSError where a disk has no room for the weights.
-
-    Before HDF5 writes: where it fails on the way, it can end the process with a segmentation fault.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    variables = [*model.variables, *(optimizer.variables if optimizer is not None else ())]
-    width = 8 if keras.config.floatx() == "float64" else 4
-    size = sum(4096 + width * int(np.prod(v.shape)) for v in variables)  # each with its header
-    with tempfile.TemporaryFile(dir=directory) as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno in NO_ROOM:  # else it is a file system that cannot tell
-                raise OSError(error.errno, os.strerror(error.errno or 0), str(directory)) from None
 
 
 def _checksum_of(path: Path) -> Path:

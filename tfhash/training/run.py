@@ -133,8 +133,9 @@ def write_text(path: Path, text: str) -> None:
     try:
         temporary.write_bytes(encoded(text))
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = error.filename or os.fspath(path)
         raise
 
 
@@ -147,8 +148,9 @@ def write_arrays(
     try:
         write(temporary, **arrays)
         os.replace(temporary, path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = error.filename or os.fspath(path)
         raise
 
 
