@@ -81,7 +81,7 @@ def find(root: str | os.PathLike, wanted: Wanted = lambda parts, is_folder: True
     it has where it lies, and a link to a folder around it ends there. wanted: given the names from
     root on, whether a folder is entered, or a file taken. OSError where root cannot be listed.
     """
-    os.scandir(root).close()
+    os.scandir(os.fspath(root)).close()
     walk = _Walk(root, wanted)
     walk.enter(())
     for link in walk.links:  # grows while links lead to folders with links
