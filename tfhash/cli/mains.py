@@ -128,7 +128,7 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         if k.startswith("precision_radius")
     ]
     print(
-        f"{metrics['method']}, {metrics['code_length']} bits, {metrics['dataset']} "
+        f"{metrics['method']}, {metrics['code_length']} bits, {shown(metrics['dataset'])} "
         f"{metrics['protocol']}, split {metrics['split_fingerprint']}: {metrics['query_count']:,} "
         f"queries, {metrics['database_size']:,} in the database, ties {metrics['ties']}"
     )

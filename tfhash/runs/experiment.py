@@ -141,7 +141,8 @@ def split(config: Experiment, image_set: ImageSet) -> RetrievalSplits:
             validation_fraction=config.validation_fraction,
         )
     sizes = ", ".join(f"{len(getattr(parts, part)):,} {part}" for part in splits.PARTS)
-    print(f"{image_set.name} {parts.protocol}: {sizes}; split {parts.fingerprint}", flush=True)
+    name = shown(image_set.name)
+    print(f"{name} {parts.protocol}: {sizes}; split {parts.fingerprint}", flush=True)
     return parts
 
 
