@@ -18,6 +18,7 @@ from tfhash import files
 from tfhash.data import images as image_ops
 from tfhash.data import libjpeg
 from tfhash.errors import UserError
+from tfhash.names import shown
 
 REFUSE, SKIP = "refuse", "skip"
 _PROGRESS_EVERY = 5000
@@ -65,7 +66,7 @@ def below(root: Path, unreadable: str) -> tuple[list[str], list[str]]:
                 " choose `unreadable`=skip"
             )
         for path, reason in found.unreadable.items():
-            logging.warning("skipped %s: %s", root / path, reason)
+            logging.warning("skipped %s: %s", shown(root / path), reason)
         notes.append(f"{what} and are skipped")
     return found.files, notes
 
@@ -89,14 +90,14 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
     notes = []
     if reasons:
         for id_, reason in reasons.items():
-            logging.warning("skipped %s: %s", root / id_, reason)
+            logging.warning("skipped %s: %s", shown(root / id_), reason)
         notes.append(f"{len(reasons)} unreadable files skipped")
         rows = [row for row, id_ in enumerate(ids) if id_ not in reasons]
         for target, source in enumerate(rows):  # in place: a second copy may not fit in memory
             pixels[target] = pixels[source]
         pixels, ids = pixels[: len(rows)], [ids[row] for row in rows]
     for id_, complaint in filled.damaged.items():
-        logging.warning("%s is damaged in part: %s", root / id_, complaint)
+        logging.warning("%s is damaged in part: %s", shown(root / id_), complaint)
     if filled.damaged:
         notes.append(f"{len(filled.damaged)} JPEG files are damaged in part and used as they are")
     return pixels, ids, notes
