@@ -13,6 +13,8 @@ from pathlib import Path
 from tfhash.cli import quiet
 
 quiet.start()
+# Else TensorFlow keeps what the largest request needed; read when its operations are loaded.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 
 from absl import flags, logging  # noqa: E402
 from tensorflow.core.protobuf import config_pb2  # noqa: E402
@@ -22,11 +24,11 @@ from tfhash.cli.flags import define_path  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 
 NAME = "tfhash.serving.server"
-mains.require(NAME, "serving", "tensorflow_serving", "grpc_health")
+mains.require(NAME, "serving", "tensorflow_serving", "grpc_health", "uvicorn", "h11")
 
-from tfhash.serving.server import text_protos  # noqa: E402
+from tfhash.serving.server import memory, text_protos  # noqa: E402
 from tfhash.serving.server.batching import read_limits  # noqa: E402
-from tfhash.serving.server.server import Options, Server  # noqa: E402
+from tfhash.serving.server.server import Options, Server, address_of  # noqa: E402
 from tfhash.serving.server.versions import Retries  # noqa: E402
 
 BANNER = (
@@ -34,6 +36,7 @@ BANNER = (
     "not TF Serving; docs/serving.md tells what differs."
 )
 _GRACE_SECONDS = 10
+_LOOK_SECONDS = 0.2
 _MIB = 2**20
 
 
@@ -69,7 +72,17 @@ def define_flags() -> None:
     flags.DEFINE_string("host", "127.0.0.1", "address to listen on; 0.0.0.0 for all")
     flags.DEFINE_integer("max_message_mib", 64, "largest request and answer", 1, 2047)
     flags.DEFINE_integer("max_tensor_mib", 64, "memory that one input tensor may ask for", 1)
-    flags.DEFINE_integer("max_concurrent_requests", 128, "more are refused", 1)
+    flags.DEFINE_integer("max_held_mib", 512, "memory for all requests that come or wait", 1)
+    flags.DEFINE_integer("max_working_mib", 1536, "memory for all that requests become", 64)
+    flags.DEFINE_integer("max_concurrent_requests", 128, "predictions; more are refused", 1)
+    flags.DEFINE_integer(
+        "max_requests_per_client",
+        0,
+        "predictions of one address; 0: three quarters of all. Behind a proxy all have one",
+        0,
+    )
+    flags.DEFINE_float("max_receive_seconds", 30, "for a message to come, and to go", 1)
+    flags.DEFINE_float("max_request_seconds", 300, "for a request in all", 1)
 
 
 def main(argv: list[str]) -> int:
@@ -80,6 +93,7 @@ def main(argv: list[str]) -> int:
         number: signal.signal(number, lambda *_: stopping.set())
         for number in (signal.SIGTERM, signal.SIGINT)
     }
+    memory.give_back_large_blocks()
     try:
         serve(config, how, stopping)
     finally:
@@ -94,15 +108,20 @@ def serve(config: text_protos.ModelServerConfig, how: Options, stopping: threadi
     server = Server(config, how)
     server.start()
     secured = "TLS" if server.options.ssl_config else "no TLS"
-    print(f"gRPC on {server.options.host}:{server.port} ({secured})", flush=True)
+    host = server.options.host
+    print(f"gRPC on {address_of(host, server.port)} ({secured})", flush=True)
     if server.rest_port:
-        print(f"REST on http://{server.options.host}:{server.rest_port}", flush=True)
+        print(f"REST on http://{address_of(host, server.rest_port)}", flush=True)
     for name, versions in server.models.available().items():
         listed = ", ".join(map(str, versions)) or "none yet"
         print(f"model {name}: version {listed}", flush=True)
-    stopping.wait()
+    # A signal may reach any thread; the handler runs in this one, once it does something.
+    while not stopping.wait(_LOOK_SECONDS):
+        pass
     print("stopping", flush=True)
-    server.stop(_GRACE_SECONDS)
+    if not server.stop(_GRACE_SECONDS):
+        print("stopped while work was still running", flush=True)
+        os._exit(0)  # at its end Python would wait for these threads
 
 
 def models() -> text_protos.ModelServerConfig:
@@ -131,6 +150,11 @@ def options() -> Options:
         ssl_config = text_protos.read("ssl_config_file", given.ssl_config_file, kind)
     if given.batching_parameters_file and not given.enable_batching:
         raise UserError("--batching_parameters_file: needs --enable_batching")
+    if given.max_held_mib < given.max_message_mib:
+        raise UserError(
+            f"--max_held_mib: {given.max_held_mib} is less than one message may have, "
+            f"--max_message_mib, {given.max_message_mib}"
+        )
     session = given.tensorflow_session_parallelism
     return Options(
         host=given.host,
@@ -139,7 +163,12 @@ def options() -> Options:
         ssl_config=ssl_config,
         max_message_bytes=given.max_message_mib * _MIB,
         max_tensor_bytes=given.max_tensor_mib * _MIB,
+        max_held_bytes=given.max_held_mib * _MIB,
+        max_working_bytes=given.max_working_mib * _MIB,
         max_concurrent_requests=given.max_concurrent_requests,
+        max_requests_per_client=given.max_requests_per_client,
+        receive_seconds=given.max_receive_seconds,
+        request_seconds=given.max_request_seconds,
         threads=given.grpc_max_threads,
         batching=(read_limits(given.batching_parameters_file) if given.enable_batching else None),
         as_content=given.enable_serialization_as_tensor_content,

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import grpc
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import meta_graph_pb2
 
-from tfhash.serving.server.status import invalid
+from tfhash.serving.server import tensors
+from tfhash.serving.server.status import RequestError, invalid
 
-# A value is two bytes of JSON and up to some 70 as a Python object: this many take 300 MB.
-MOST_VALUES = 4_000_000
+# Bytes of memory for each of these characters of JSON: a list with places for its first values; an
+# object, and each of its names; any further value, a number or a string, with its place.
+_OBJECT_BYTES = {b"[": 120, b"{": 400, b":": 120, b",": 60}
+_NUMBERS = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+_64_BITS = -(2**63), 2**64 - 1
 
 
-def parse(body: bytes) -> dict[str, Any]:
-    """The JSON object of a request. RequestError for anything else, and over MOST_VALUES values."""
-    values = sum(map(body.count, (b",", b"[", b"{", b":")))  # at least as many as there are
-    if values > MOST_VALUES:
-        raise invalid(f"some {values} JSON values; this server allows {MOST_VALUES}")
+def parse(body: bytes, most: int) -> dict[str, Any]:
+    """The JSON object of a request. RequestError for anything else.
+
+    Also, before it is parsed, where its values may take over `most` bytes as objects.
+    """
+    size = _parsed_size(body)
+    if size > most:
+        raise RequestError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"the JSON values may take {size} bytes of memory; this server allows {most}",
+        )
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -36,10 +47,21 @@ def parse(body: bytes) -> dict[str, Any]:
     return content
 
 
+def _parsed_size(body: bytes) -> int:
+    """Bytes of the text and of its values, estimated from above."""
+    # One character beyond the others makes all of its string up to four bytes wide.
+    text = len(body) if body.isascii() else 4 * len(body)
+    strings = text if b"\\u" not in body else 4 * len(body)
+    return text + strings + sum(size * body.count(c) for c, size in _OBJECT_BYTES.items())
+
+
 def inputs(
-    content: Mapping[str, Any], signature: meta_graph_pb2.SignatureDef
+    content: Mapping[str, Any], signature: meta_graph_pb2.SignatureDef, max_bytes: int
 ) -> dict[str, np.ndarray]:
-    """Arrays of the signature's types, from rows (`instances`) or columns (`inputs`)."""
+    """Arrays of the signature's types, from rows (`instances`) or columns (`inputs`).
+
+    RequestError for another type or rank, and for an array over max_bytes.
+    """
     names = sorted(signature.inputs)
     if "inputs" in content:
         columns = content["inputs"]
@@ -47,22 +69,52 @@ def inputs(
             columns = {_only(names, "inputs"): columns}
     else:
         columns = _columns(content["instances"], names)
+    for name in columns.keys() - signature.inputs.keys():
+        raise invalid(f"{name}: this signature takes {', '.join(names)}")
     return {
-        # A name that the signature does not have is refused later, with the others named.
-        name: _array(name, value, signature.inputs[name].dtype if name in names else tf.string)
+        name: _array(name, value, signature.inputs[name], max_bytes)
         for name, value in columns.items()
     }
 
 
-def answer(content: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """`predictions`, a row each, for a request in rows; else `outputs`, a column each."""
-    columns = {name: _values(name, array) for name, array in outputs.items()}
-    one = next(iter(columns.values())) if len(columns) == 1 else None
-    if "inputs" in content:
-        return {"outputs": columns if one is None else one}
-    if one is None:
-        one = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {"predictions": one}
+def answer(by_rows: bool, chunks: Iterable[Mapping[str, np.ndarray]]) -> bytes:
+    """The JSON of the outputs, which come in chunks of rows.
+
+    `predictions`, a row each, for a request in rows; else `outputs`, a column each.
+    """
+    return (_predictions if by_rows else _outputs)(chunks)
+
+
+def _predictions(chunks: Iterable[Mapping[str, np.ndarray]]) -> bytes:
+    text = []
+    for outputs in chunks:
+        columns = {name: _values(name, array) for name, array in outputs.items()}
+        rows: Sequence = next(iter(columns.values()))
+        if len(columns) > 1:
+            by_row = zip(*columns.values(), strict=True)
+            rows = [dict(zip(columns, row, strict=True)) for row in by_row]
+        text.append(json.dumps(rows)[1:-1].encode())
+    return b'{"predictions": [' + b", ".join(filter(None, text)) + b"]}"
+
+
+def _outputs(chunks: Iterable[Mapping[str, np.ndarray]]) -> bytes:
+    columns: dict[str, list[bytes]] = {}
+    for outputs in chunks:
+        for name, array in outputs.items():
+            columns.setdefault(name, []).append(json.dumps(_values(name, array)).encode())
+    joined = {
+        # A column of several chunks is a list of rows.
+        name: text[0]
+        if len(text) == 1
+        else b"[" + b", ".join(filter(None, (one[1:-1] for one in text))) + b"]"
+        for name, text in columns.items()
+    }
+    if len(joined) == 1:
+        (value,) = joined.values()
+    else:
+        named = (json.dumps(name).encode() + b": " + text for name, text in joined.items())
+        value = b"{" + b", ".join(named) + b"}"
+    return b'{"outputs": ' + value + b"}"
 
 
 def _values(name: str, array: np.ndarray) -> Any:
@@ -102,40 +154,65 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and set(value) != {"b64"}
 
 
-def _array(name: str, value: Any, datatype: int) -> np.ndarray:
-    dtype = tf.dtypes.as_dtype(datatype)
+def _array(name: str, value: Any, info: meta_graph_pb2.TensorInfo, max_bytes: int) -> np.ndarray:
+    """Of the signature's type, which nothing but the type of each value decides about."""
+    dtype = tf.dtypes.as_dtype(info.dtype)
     try:
+        shape, flat = _flattened(value, tensors.most_dimensions(info))
         if dtype == tf.string:
-            array = np.array(_bytes(value), object)
-            if any(isinstance(one, list) for one in array.ravel()):
-                raise ValueError("its lists are not of one length, or too deep")
-            return array
-        array = np.array(value)
-    except (RecursionError, TypeError, ValueError) as error:
+            strings = [_bytes(one) for one in flat]
+            tensors.check_size(shape, info, max_bytes, strings)
+            array = np.empty(len(strings), object)
+            array[:] = strings
+            return array.reshape(shape)
+        tensors.check_size(shape, info, max_bytes, None)
+    except ValueError as error:
         raise invalid(f"tensor parsing error: {name} ({error})") from None
-    if not array.size:
-        array = array.astype(dtype.as_numpy_dtype)
-    kinds = "b" if dtype.is_bool else "iu" if dtype.is_integer else "iuf"
-    if array.dtype.kind not in kinds or (
-        dtype.is_integer and array.size and not _within(array, dtype)
-    ):
-        raise invalid(f"{name}: a JSON value is not of expected type: {dtype.name}")
-    return array.astype(dtype.as_numpy_dtype)
+    made = np.dtype(dtype.as_numpy_dtype)
+    if set(map(type, flat)) <= _NUMBERS.get("b" if dtype.is_bool else _kind(dtype), set()):
+        least, greatest = (dtype.min, dtype.max) if dtype.is_integer else _64_BITS
+        whole = [one for one in flat if type(one) is int] if dtype.is_floating else flat
+        if not whole or dtype.is_bool or least <= min(whole) and max(whole) <= greatest:
+            return np.array(flat, made).reshape(shape)
+    raise invalid(f"{name}: a JSON value is not of expected type: {dtype.name}")
 
 
-def _within(array: np.ndarray, dtype: tf.DType) -> bool:
-    return bool(dtype.min <= array.min() and array.max() <= dtype.max)
+def _kind(dtype: tf.DType) -> str:
+    return "i" if dtype.is_integer else "f" if dtype.is_floating else ""
 
 
-def _bytes(value: Any) -> Any:
-    """Strings, and `{"b64": ...}` objects, at any depth of lists, as bytes."""
-    if isinstance(value, list):
-        return [_bytes(one) for one in value]
+def _flattened(value: Any, most: int) -> tuple[list[int], list]:
+    """The shape of nested lists, and their values. ValueError where they are no array."""
+    shape, level = [], [value]
+    while (kinds := set(map(type, level))) == {list}:
+        if len(shape) == most:
+            raise ValueError(f"more than {most} dimensions, which is what is allowed")
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            raise ValueError("its lists are not of one length")
+        shape.append(lengths.pop())
+        level = list(itertools.chain.from_iterable(level))
+    if list in kinds:
+        raise ValueError("its lists are not of one depth")
+    return shape, level
+
+
+def _bytes(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
     if isinstance(value, dict) and isinstance(value.get("b64"), str):
-        try:
-            return base64.b64decode(value["b64"], validate=True)
-        except binascii.Error as error:
-            raise ValueError(f"Unable to base64 decode: {error}") from None
+        return _from_base64(value["b64"])
     raise ValueError('expected a string or {"b64": ...}')
+
+
+def _from_base64(text: str) -> bytes:
+    """As TF Serving reads it: white space does not count, and padding may be left out."""
+    digits = "".join(text.split())
+    bare = digits.rstrip("=")
+    padding = -len(bare) % 4
+    if len(digits) - len(bare) not in (0, padding):
+        raise ValueError("Unable to base64 decode: incorrect padding")
+    try:
+        return base64.b64decode(bare + "=" * padding, validate=True)
+    except ValueError as error:
+        raise ValueError(f"Unable to base64 decode: {error}") from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import grpc
+from google.protobuf import message
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
@@ -10,18 +13,40 @@ from tensorflow_serving.apis import (
     predict_pb2,
 )
 
+from tfhash.serving.server import wire
 from tfhash.serving.server.models import Models
-from tfhash.serving.server.status import invalid
+from tfhash.serving.server.status import RequestError, invalid
+from tfhash.serving.server.turn import Answer, Turn
 
 SIGNATURE_DEF = "signature_def"
 
 
-def predict(
-    models: Models, request: predict_pb2.PredictRequest, *, as_content: bool
-) -> predict_pb2.PredictResponse:
-    _check_spec(request)
-    with models.use(request.model_spec) as servable:
-        return servable.predict(request, as_content=as_content)
+def predict(models: Models, turn: Turn, *, as_content: bool) -> Answer:
+    """The PredictResponse to the PredictRequest that is the message of this turn."""
+    with contextlib.ExitStack() as using:
+        with turn.parsing():
+            request = _predict_request(turn)
+            _check_spec(request)
+            servable = using.enter_context(models.use(request.model_spec))
+            job = servable.job(request, turn.working.total)
+            del request
+            hold = using.enter_context(turn.take(job.size))
+        content = job.response(turn, as_content=as_content).SerializeToString()
+        return Answer(content, hold.handed_over(len(content)))
+
+
+def _predict_request(turn: Turn) -> predict_pb2.PredictRequest:
+    size = wire.parsed_size(turn.message, turn.most_parsed)
+    if size > turn.most_parsed:
+        raise RequestError(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"the fields may take {size} bytes of memory; this server allows {turn.most_parsed}; "
+            "tensor_content takes least",
+        )
+    try:
+        return predict_pb2.PredictRequest.FromString(turn.message)
+    except message.DecodeError:
+        raise RequestError(grpc.StatusCode.INTERNAL, "Exception deserializing request!") from None
 
 
 def metadata(

@@ -9,6 +9,9 @@ import os
 import re
 import secrets
 import shutil
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -91,6 +94,7 @@ class Server:
 
     def __init__(self, name: str, target: str, rest: str | None, folder: Path):
         self.name, self.target, self.folder, self._rest = name, target, folder, rest
+        self.rest_address = rest
         self.channel = grpc.insecure_channel(target)
         self.prediction = prediction_service_pb2_grpc.PredictionServiceStub(self.channel)
         self.models = model_service_pb2_grpc.ModelServiceStub(self.channel)
@@ -212,6 +216,48 @@ def start_embedded(folder: Path, **options: Any) -> Iterator[Server]:
         )
     finally:
         started.stop(0)
+
+
+@pytest.fixture(scope="session")
+def peak_memory() -> Callable[[int], float]:
+    """MiB that a process has held at most."""
+
+    def peak_memory(pid: int) -> float:
+        status = Path(f"/proc/{pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+    return peak_memory
+
+
+@pytest.fixture(scope="session")
+def embedded_process(tmp_path_factory) -> Callable[..., contextlib.AbstractContextManager]:
+    """Starts an embedded server of one export in a process of its own, with these flags.
+
+    Inside are the server and the number of its process.
+    """
+
+    @contextlib.contextmanager
+    def embedded_process(export_folder: Path, *flags: str) -> Iterator[tuple[Server, int]]:
+        base = tmp_path_factory.mktemp("process")
+        os.symlink(export_folder, base / "1")
+        with socket.socket() as one:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+        command = [sys.executable, "-m", "tfhash.serving.server", f"--model_base_path={base}"]
+        with subprocess.Popen(
+            [*command, "--port=0", f"--rest_api_port={port}", *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as running:
+            try:
+                lines = [running.stdout.readline().split() for _ in range(4)]  # banner, gRPC, REST
+                yield Server("embedded", lines[1][2], lines[2][2][7:], base), running.pid
+            finally:
+                running.kill()
+                running.communicate()
+
+    return embedded_process
 
 
 @contextlib.contextmanager

@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,40 +36,13 @@ Code = grpc.StatusCode
 
 
 @pytest.fixture(scope="module")
-def process(server, exports, tmp_path_factory) -> Iterator[tuple]:
+def process(server, exports, embedded_process) -> Iterator[tuple]:
     """A server of the first encoder, and the number of its process, None of a real TF Serving."""
     if server.name != "embedded":
         yield server, None
         return
-    base = tmp_path_factory.mktemp("process")
-    os.symlink(exports[1].folder, base / "1")
-    command = [sys.executable, "-m", "tfhash.serving.server", f"--model_base_path={base}"]
-    with subprocess.Popen(
-        [*command, "--port=0", f"--rest_api_port={free_port()}"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as running:
-        try:
-            lines = [running.stdout.readline().split() for _ in range(4)]  # banner, gRPC, REST
-            yield type(server)("embedded", lines[1][2], lines[2][2][7:], base), running.pid
-        finally:
-            running.terminate()
-            running.communicate()
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-def peak_memory(pid: int) -> float:
-    """MiB that a process has held at most."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    with embedded_process(exports[1].folder) as running:
+        yield running
 
 
 class Malformed:
@@ -140,7 +111,7 @@ class Malformed:
     def hostile_tensor(self):
         tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_UINT8, int_val=[7])
         sizes = [1, 4, 4, 3]
-        match self.rng.integers(8):
+        match self.rng.integers(11):
             case 0:
                 sizes = [int(size) for size in self.rng.integers(2**20, 2**40, 4)]
             case 1:
@@ -157,9 +128,36 @@ class Malformed:
                 tensor.int_val[0] = int(self.rng.choice([-1, 256, 2**30]))
             case 7:
                 sizes = [2**32, 2**32, 2**32, 3]
+            case 8:
+                sizes = [1] * int(self.rng.choice([9, 32, 33, 64, 65, 254, 255, 1000]))
+            case 9:
+                sizes = [0, *(int(size) for size in self.rng.integers(2**20, 2**62, 3))]
+            case 10:
+                tensor.dtype = types_pb2.DT_STRING_REF + int(self.rng.integers(-6, 16))
         for size in sizes:
             tensor.tensor_shape.dim.add(size=size)
         return self.predict("encode_images", images=tensor), {Code.INVALID_ARGUMENT}
+
+    def hostile_strings(self):
+        """Ranks, sizes and lengths that do not go together, of a string tensor."""
+        rng = self.rng
+        content = [rng.bytes(int(rng.integers(40))) for _ in range(rng.integers(4))]
+        tensor = tensor_pb2.TensorProto(dtype=types_pb2.DT_STRING, string_val=content)
+        match rng.integers(5):
+            case 0:
+                sizes = [1] * int(rng.choice([0, 2, 3, 9, 32, 33, 34, 64, 65, 255]))
+            case 1:
+                sizes = [int(rng.integers(2**20, 2**62)), *[0] * int(rng.integers(3))]
+            case 2:
+                sizes = [-int(rng.integers(1, 2**62))]
+            case 3:  # fewer values than places: the last stands for the rest
+                sizes = [len(content) + int(rng.integers(1, 5))]
+            case 4:
+                tensor.string_val.extend([b"a"] * 5)
+                sizes = [int(rng.integers(1, 5))]
+        for size in sizes:
+            tensor.tensor_shape.dim.add(size=size)
+        return self.predict("encode_bytes", image_bytes=tensor), {Code.INVALID_ARGUMENT}
 
     def flipped_message(self):
         request = self.server.request("encode_images", images=self.good)
@@ -185,9 +183,12 @@ class Malformed:
             body.replace(b"3", b"[3]"),
             b'{"inputs": ' + b"[" * 3000 + b"]" * 3000 + b"}",
             b'{"signature_name": "encode_bytes", "instances": [{"b64": "!"}]}',
+            b'{"signature_name": "encode_bytes", "inputs": %s"a"%s}' % (b"[" * 33, b"]" * 33),
+            b'{"instances": ["' + b"x" * 10_000 + b'"' + b',""' * 1000 + b"]}",
         ]
         if self.rng.random() < 0.01:
-            bodies = [b'{"instances": [' + b"[]," * 3_000_000 + b"[]]}"]
+            body = b'{"instances": [' + b"[]," * 3_000_000 + b"[]]}"
+            return self.server.rest("POST", "/v1/models/tfhash:predict", body)[0], {429}
         content = bodies[self.rng.integers(len(bodies))]
         return self.server.rest("POST", "/v1/models/tfhash:predict", content)[0], {400}
 
@@ -209,11 +210,12 @@ def flip(rng: np.random.Generator, content: bytes) -> bytes:
 
 KINDS = (
     "truncation bit_flips random_bytes huge_header wrong_shape_or_type hostile_tensor "
+    "hostile_strings "
     "flipped_message rest"
 ).split()
 
 
-def test_malformed_inputs(process, exports, images, capsys):
+def test_malformed_inputs(process, exports, images, capsys, peak_memory):
     server, pid = process
     malformed = Malformed(server, seed=1)
     code = exports[1].code(images)
@@ -240,7 +242,7 @@ def test_malformed_inputs(process, exports, images, capsys):
     assert grown < MEMORY_BOUND
 
 
-def test_the_largest_tensor_that_is_allowed(process):
+def test_the_largest_tensor_that_is_allowed(process, peak_memory):
     """63 of 64 MiB, of one value: answered, within the bound."""
     server, pid = process
     if pid is None:

@@ -12,6 +12,8 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tfhash.serving.server import json_tensors
 from tfhash.serving.server.status import RequestError
 
+LIMIT = 2**20  # bytes
+
 
 def signature(**dtypes: tf.DType) -> meta_graph_pb2.SignatureDef:
     signature = meta_graph_pb2.SignatureDef()
@@ -21,7 +23,7 @@ def signature(**dtypes: tf.DType) -> meta_graph_pb2.SignatureDef:
 
 
 def read(content: dict, **dtypes: tf.DType) -> dict[str, np.ndarray]:
-    return json_tensors.inputs(content, signature(**dtypes))
+    return json_tensors.inputs(content, signature(**dtypes), LIMIT)
 
 
 def refusal(content: dict, **dtypes: tf.DType) -> str:
@@ -57,33 +59,38 @@ def nested(depth: int, value) -> list:
 )
 def test_bodies_that_are_no_request(body, message):
     with pytest.raises(RequestError) as raised:
-        json_tensors.parse(body)
+        json_tensors.parse(body, 16 * LIMIT)
     assert raised.value.code.name == "INVALID_ARGUMENT"
     assert raised.value.message.startswith(message)
 
 
 def test_a_body():
     content = {"signature_name": "text", "inputs": ["é"]}
-    assert json_tensors.parse(json.dumps(content, ensure_ascii=False).encode()) == content
+    assert json_tensors.parse(json.dumps(content, ensure_ascii=False).encode(), LIMIT) == content
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("body", "size"),
     [
-        b'{"inputs": [1, 2, 3]}',
-        b'{"inputs": [1, [2]]}',
-        b'{"inputs": [{"x": 1}]}',
-        b'{"inputs": [1, 2, 3',  # counted before it is parsed
+        # The text and its strings, 13 + 13; an object 400 and its name 120; a list 120; a value 60.
+        (b'{"inputs":[]}', 13 + 13 + 400 + 120 + 120),
+        (b'{"inputs":[1]}', 14 + 14 + 400 + 120 + 120),
+        (b'{"inputs":[1,2]}', 16 + 16 + 400 + 120 + 120 + 60),
+        (b'{"inputs":[1,2', 14 + 14 + 400 + 120 + 120 + 60),  # counted before it is parsed
+        # A wide character, as it is or escaped, may make a string four times as long.
+        ('{"inputs":["é"]}'.encode(), 4 * 17 + 4 * 17 + 400 + 120 + 120),
+        (rb'{"inputs":["\u00e9"]}', 21 + 4 * 21 + 400 + 120 + 120),
     ],
 )
-def test_more_values_than_are_allowed(body, monkeypatch):
-    """Counted are the characters `{ : [ ,`: five in each of these, four in the one at the bound."""
-    monkeypatch.setattr(json_tensors, "MOST_VALUES", 4)
-    assert json_tensors.parse(b'{"inputs": [1, 2]}') == {"inputs": [1, 2]}
+def test_more_memory_than_is_allowed(body, size):
     with pytest.raises(RequestError) as raised:
-        json_tensors.parse(body)
-    assert raised.value.code.name == "INVALID_ARGUMENT"
-    assert raised.value.message == "some 5 JSON values; this server allows 4"
+        json_tensors.parse(body, size - 1)
+    assert raised.value.code.name == "RESOURCE_EXHAUSTED"
+    assert raised.value.message == (
+        f"the JSON values may take {size} bytes of memory; this server allows {size - 1}"
+    )
+    if body.endswith(b"}"):
+        json_tensors.parse(body, size)
 
 
 ROWS = [[1, 2], [3, 4]]
@@ -128,7 +135,9 @@ def test_several_inputs(content):
         ([], []),
         ("a", b"a"),
         ({"b64": "YQ=="}, b"a"),
-        (nested(64, "a"), nested(64, b"a")),
+        (nested(8, "a"), nested(8, b"a")),
+        # As TF Serving reads them: padding may be missing, white space does not count.
+        ([{"b64": "YQ"}, {"b64": "A\nAE\r\n= "}], [b"a", b"\x00\x01"]),
     ],
 )
 def test_strings(value, expected):
@@ -144,7 +153,10 @@ def test_strings(value, expected):
         [True],
         ["a", 1],
         [{"b64": "!"}],
-        [{"b64": "YQ"}],
+        [{"b64": "Y"}],
+        [{"b64": "YQ="}],
+        [{"b64": "=YQ="}],
+        [{"b64": "YQ==="}],
         [{"b64": "YQ==é"}],
         [{"b64": 3}],
         [{"b64": None}],
@@ -153,7 +165,8 @@ def test_strings(value, expected):
         [["a"], "b"],
         [["a"], []],
         ["\ud800"],
-        nested(65, "a"),
+        nested(9, "a"),
+        nested(33, "a"),
         nested(900, "a"),
     ],
     ids=lambda value: ascii(value)[:30],
@@ -177,7 +190,7 @@ def test_what_is_no_string(value):
         (tf.uint8, []),
         (tf.bool, []),
         (tf.uint8, [[], []]),
-        (tf.uint8, nested(64, 1)),
+        (tf.uint8, nested(8, 1)),
     ],
 )
 def test_numbers(dtype, value):
@@ -186,7 +199,7 @@ def test_numbers(dtype, value):
 
 
 def test_not_a_number_is_a_float():
-    content = json_tensors.parse(b'{"inputs": [NaN]}')
+    content = json_tensors.parse(b'{"inputs": [NaN]}', LIMIT)
     assert np.isnan(read(content, x=tf.float32)["x"]).tolist() == [True]
     assert refusal(content, x=tf.uint8) == "x: a JSON value is not of expected type: uint8"
 
@@ -222,7 +235,9 @@ def test_values_of_another_type(dtype, value):
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.float32, tf.bool])
-@pytest.mark.parametrize("value", [[[1], [1, 2]], [[1], 2], nested(65, 1), nested(900, 1)])
+@pytest.mark.parametrize(
+    "value", [[[1], [1, 2]], [[1], 2], [[1], []], nested(9, 1), nested(900, 1)]
+)
 def test_lists_that_are_no_array(dtype, value):
     assert refusal({"inputs": value}, x=dtype).startswith("tensor parsing error: x (")
 
@@ -249,30 +264,94 @@ def test_columns_of_several_inputs_need_names():
     assert refusal({"inputs": [1]}, x=tf.uint8, y=tf.uint8) == message
 
 
-OUTPUTS = {"code": np.array([[1, 2], [3, 4]], np.uint8), "half": np.array([0.5, 1.5], np.float32)}
+@pytest.mark.parametrize(
+    ("shape", "value", "words"),
+    [
+        ([-1], [[1]], "more than 1 dimensions"),
+        ([], [1], "more than 0 dimensions"),
+        ([-1, -1, -1], nested(4, 1), "more than 3 dimensions"),
+        (None, nested(9, 1), "more than 8 dimensions"),
+    ],
+)
+def test_the_rank_of_the_signature(shape, value, words):
+    of = signature(x=tf.uint8)
+    of.inputs["x"].tensor_shape.unknown_rank = shape is None
+    for size in shape or []:
+        of.inputs["x"].tensor_shape.dim.add(size=size)
+    with pytest.raises(RequestError) as raised:
+        json_tensors.inputs({"inputs": value}, of, LIMIT)
+    assert words in raised.value.message
 
 
 @pytest.mark.parametrize(
-    ("key", "outputs", "expected"),
+    ("dtype", "value", "size"),
     [
-        ("inputs", OUTPUTS, {"outputs": {"code": [[1, 2], [3, 4]], "half": [0.5, 1.5]}}),
+        (tf.float64, [0] * 3, 24),
+        (tf.string, ["abc", "", "é"], 3 * 64 + 3 + 2),
+        (tf.string, [], 64),  # what is empty counts as one
+    ],
+)
+def test_memory_of_an_array(dtype, value, size):
+    of = signature(x=dtype)
+    json_tensors.inputs({"inputs": value}, of, size)
+    with pytest.raises(RequestError) as raised:
+        json_tensors.inputs({"inputs": value}, of, size - 1)
+    assert raised.value.message.endswith(f"({size} bytes; this server allows {size - 1})")
+
+
+def test_a_long_string_among_short_ones_is_no_number(monkeypatch):
+    """NumPy would make an array of strings that are all as long: no array is made at all."""
+    monkeypatch.setattr(json_tensors.np, "array", None)
+    message = refusal({"inputs": ["", "x" * 1000, ""]}, x=tf.uint8)
+    assert message == "x: a JSON value is not of expected type: uint8"
+
+
+def test_a_name_that_the_signature_does_not_have():
+    assert refusal({"inputs": {"y": [1]}}, x=tf.uint8) == "y: this signature takes x"
+
+
+OUTPUTS = {"code": np.array([[1, 2], [3, 4]], np.uint8), "half": np.array([0.5, 1.5], np.float32)}
+
+
+WORDS = {"fingerprint": np.array([b"00ff", "é".encode(), b"\xff"], object)}
+
+
+@pytest.mark.parametrize("rows_in_chunks", [[2], [1, 1], [0, 2]])
+@pytest.mark.parametrize(
+    ("by_rows", "outputs", "expected"),
+    [
+        (False, OUTPUTS, {"outputs": {"code": [[1, 2], [3, 4]], "half": [0.5, 1.5]}}),
         (
-            "instances",
+            True,
             OUTPUTS,
             {"predictions": [{"code": [1, 2], "half": 0.5}, {"code": [3, 4], "half": 1.5}]},
         ),
-        ("inputs", {"half": OUTPUTS["half"]}, {"outputs": [0.5, 1.5]}),
-        ("instances", {"half": OUTPUTS["half"]}, {"predictions": [0.5, 1.5]}),
+        (False, {"half": OUTPUTS["half"]}, {"outputs": [0.5, 1.5]}),
+        (True, {"half": OUTPUTS["half"]}, {"predictions": [0.5, 1.5]}),
     ],
 )
-def test_answers(key, outputs, expected):
-    assert json_tensors.answer({key: None}, outputs) == expected
+def test_answers(by_rows, outputs, expected, rows_in_chunks):
+    chunks, start = [], 0
+    for rows in rows_in_chunks:
+        chunks.append({name: array[start : start + rows] for name, array in outputs.items()})
+        start += rows
+    assert json.loads(json_tensors.answer(by_rows, chunks)) == expected
 
 
-def test_strings_in_an_answer_are_text_or_base64_by_their_name():
-    strings = np.array([b"a", "\xe9".encode()], object)
-    found = json_tensors.answer({"inputs": 0}, {"name": strings, "image_bytes": strings})
-    assert found == {
-        "outputs": {"name": ["a", "\xe9"], "image_bytes": [{"b64": "YQ=="}, {"b64": "w6k="}]}
-    }
-    assert json_tensors.answer({"instances": 0}, {"name": strings[:0]}) == {"predictions": []}
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fingerprint", ["00ff", "é", "\ufffd"]),
+        ("image_bytes", [{"b64": "MDBmZg=="}, {"b64": "w6k="}, {"b64": "/w=="}]),
+    ],
+)
+def test_strings_in_answers(name, expected):
+    """In base64 where the name ends with _bytes, as TF Serving writes them."""
+    chunk = {name: WORDS["fingerprint"]}
+    assert json.loads(json_tensors.answer(True, [chunk])) == {"predictions": expected}
+    assert json.loads(json_tensors.answer(False, [chunk])) == {"outputs": expected}
+
+
+def test_an_answer_that_is_no_row():
+    chunk = {"total": np.array(7, np.int32)}
+    assert json.loads(json_tensors.answer(False, [chunk])) == {"outputs": 7}

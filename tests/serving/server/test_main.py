@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -60,6 +61,11 @@ FILES = {
         (["--model_base_path={folder}", "--port=-1"], "--port=-1"),
         (["--model_base_path={folder}", "--rest_api_port=65536"], "--rest_api_port=65536"),
         (["--model_base_path={folder}", "--grpc_max_threads=0"], "--grpc_max_threads=0"),
+        (
+            ["--model_base_path={folder}", "--max_held_mib=63"],
+            "--max_held_mib: 63 is less than one message may have, --max_message_mib, 64",
+        ),
+        (["--model_base_path={folder}", "--max_working_mib=63"], "--max_working_mib=63"),
         (["--model_base_path={folder}", "--modelname=a"], "modelname"),
         (["{folder}"], "unexpected argument '{folder}'"),
         (["--model_config_file={folder}/none"], "--model_config_file: {folder}/none: "),
@@ -171,3 +177,37 @@ def test_a_process_from_its_start_to_its_end(
         assert list(running.result().outputs["open"].int_val) == [1]
     assert process.wait(PATIENCE) == 0
     assert "Traceback" not in (tmp_path / "errors").read_text()
+
+
+def thread_of(process: subprocess.Popen) -> int:
+    """A thread that is not the main one."""
+    return max(int(name) for name in os.listdir(f"/proc/{process.pid}/task"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_another_thread_takes(process, number):
+    """The system gives it to any thread of the process; Python's handler runs in the main one."""
+    for _ in range(3):
+        process.stdout.readline()
+    libc = ctypes.CDLL(None, use_errno=True)
+    tgkill = 234  # of x86-64
+    if os.uname().machine != "x86_64":
+        pytest.skip("the number of tgkill is that of x86-64")
+    assert libc.syscall(tgkill, process.pid, thread_of(process), int(number)) == 0
+    assert process.wait(PATIENCE) == 0
+    assert process.stdout.read() == "stopping\n"
+
+
+def test_work_that_outlives_the_grace(process, request_of, make_gate):
+    """Its call is told to come again elsewhere, and the process ends."""
+    lines = [process.stdout.readline() for _ in range(3)]
+    with grpc.insecure_channel(lines[1].split()[2]) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        gate = make_gate()  # which never opens
+        running = stub.Predict.future(request_of("wait", **gate.inputs), timeout=3 * PATIENCE)
+        gate.running()
+        process.send_signal(signal.SIGTERM)
+        assert running.code() == grpc.StatusCode.UNAVAILABLE
+        assert running.details() == "the server is stopping"
+    assert process.wait(PATIENCE) == 0
+    assert process.stdout.read() == "stopping\nstopped while work was still running\n"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
+from tensorflow.core.protobuf import meta_graph_pb2
 
 from tfhash.serving.server import tensors
 from tfhash.serving.server.status import RequestError
@@ -22,6 +23,13 @@ def tensor(
     for size in shape:
         proto.tensor_shape.dim.add(size=size)
     return proto
+
+
+def read(proto: tensor_pb2.TensorProto, name: str = "x", limit: int = LIMIT) -> np.ndarray:
+    """Of an input of the same type, of any shape."""
+    info = meta_graph_pb2.TensorInfo(dtype=proto.dtype)
+    info.tensor_shape.unknown_rank = True
+    return tensors.read(name, proto, info, limit)
 
 
 @pytest.mark.parametrize(
@@ -42,12 +50,11 @@ def tensor(
         (tensor("STRING", [3], string_val=[b"a", b"b"]), [b"a", b"b", b"b"]),
         # Both encodings in one TensorProto: TensorFlow takes tensor_content.
         (tensor("UINT8", [1], tensor_content=b"\x03", int_val=[4]), [3]),
-        # Of no size, however long the other dimension.
-        (tensor("UINT8", [0, 2**62]), []),
+        (tensor("UINT8", [0, LIMIT]), []),
     ],
 )
 def test_reads(proto, values):
-    array = tensors.read("x", proto, LIMIT)
+    array = read(proto)
     assert array.dtype == tf.dtypes.as_dtype(proto.dtype).as_numpy_dtype
     assert array.shape == tuple(dimension.size for dimension in proto.tensor_shape.dim)
     assert array.tolist() == values
@@ -61,7 +68,9 @@ def test_reads(proto, values):
         (tensor("UINT8", [], unknown_rank=True), "its shape is not known"),
         (tensor("INVALID", [1]), "TensorFlow DType"),
         (tensor_pb2.TensorProto(dtype=9999), "TensorFlow DType"),
-        (tensor("FLOAT_REF", [1]), "101"),
+        (tensor("FLOAT_REF", [1]), "float32_ref"),
+        (tensor("RESOURCE_REF", [1]), "resource_ref"),
+        (tensor("VARIANT_REF", [1]), "variant_ref"),
         (tensor("RESOURCE", [1]), "resource"),
         (tensor("VARIANT", [1]), "variant"),
         (tensor("UINT8", [4], tensor_content=b"123"), "reshape"),
@@ -73,23 +82,28 @@ def test_reads(proto, values):
         (tensor("UINT8", [1], int_val=[256]), "out of bounds"),
         (tensor("UINT8", [2], int_val=[-1]), "out of bounds"),
         (tensor("BFLOAT16", [1], half_val=[65536]), "out of bounds"),
-        (tensor("UINT8", [1] * 65, int_val=[1]), "maximum supported dimension"),
-        (tensor("UINT8", [0, 2**62, 2**62]), "too big"),
+        (tensor("UINT8", [1] * 9, int_val=[1]), "9 dimensions; at most 8 are allowed"),
+        (tensor("STRING", [1] * 33, string_val=[b"a"]), "33 dimensions; at most 8 are allowed"),
+        (tensor("UINT8", [1] * 65, int_val=[1]), "65 dimensions; at most 8 are allowed"),
+        # Of no size, but what computes with the other dimensions may overflow.
+        (tensor("UINT8", [0, 2**62]), f"{2**62} bytes; this server allows {LIMIT}"),
+        (tensor("UINT8", [0, 2**62, 2**62]), "bytes; this server allows"),
+        (tensor("STRING", [2**62, 0]), "bytes; this server allows"),
     ],
 )
 def test_what_is_wrong_names_the_input(proto, words):
     with pytest.raises(RequestError) as raised:
-        tensors.read("images", proto, LIMIT)
+        read(proto, "images")
     assert raised.value.code.name == "INVALID_ARGUMENT"
     assert raised.value.message.startswith("tensor parsing error: images (")
     assert words in raised.value.message
 
 
-@pytest.mark.parametrize("dtype", [name for name in types_pb2.DataType.keys() if "REF" not in name])
+@pytest.mark.parametrize("dtype", types_pb2.DataType.keys())
 def test_no_type_ends_in_another_error(dtype):
     proto = tensor(dtype.removeprefix("DT_"), [2])
     try:
-        assert tensors.read("x", proto, LIMIT).shape == (2,)
+        assert read(proto).shape == (2,)
     except RequestError as error:
         assert error.message.startswith("tensor parsing error: x (")
 
@@ -99,21 +113,43 @@ def test_no_type_ends_in_another_error(dtype):
     [
         (tensor("UINT8", [50_000, 224, 224, 3], int_val=[7]), 50_000 * 224 * 224 * 3),
         (tensor("INT64", [LIMIT // 8 + 1], int64_val=[7]), LIMIT + 8),
-        (tensor("STRING", [2**40], string_val=[b"a"]), 2**43),  # a pointer each
+        (tensor("STRING", [2**40], string_val=[b"a"]), 65 * 2**40),  # its own and 64 bytes each
+        # The last stands for all that are missing, and TensorFlow copies it as often.
+        (tensor("STRING", [10], string_val=[b"", b"a" * 45]), 10 * 64 + 9 * 45),
         (tensor("UINT8", [2**62, 2**62]), 2**124),
     ],
 )
 def test_a_few_bytes_may_not_ask_for_much_memory(proto, size):
-    assert proto.ByteSize() < 60
+    assert proto.ByteSize() < 70
     with pytest.raises(RequestError) as raised:
-        tensors.read("images", proto, LIMIT)
+        read(proto, "images")
     assert raised.value.message == (
         f"tensor parsing error: images ({size} bytes; this server allows {LIMIT})"
     )
 
 
+@pytest.mark.parametrize("shape", [[], [1, 1], [1, 1, 1, 1]])
+def test_the_rank_of_the_signature(shape):
+    info = meta_graph_pb2.TensorInfo(dtype=types_pb2.DT_UINT8)
+    info.tensor_shape.dim.add(size=-1)
+    if len(shape) <= 1:
+        assert tensors.read("x", tensor("UINT8", shape, int_val=[1]), info, LIMIT) == 1
+        return
+    with pytest.raises(RequestError, match=f"x \\({len(shape)} dimensions; at most 1 are allowed"):
+        tensors.read("x", tensor("UINT8", shape, int_val=[1]), info, LIMIT)
+
+
+@pytest.mark.parametrize("dtype", types_pb2.DataType.keys())
+def test_another_type_than_the_signature(dtype):
+    info = meta_graph_pb2.TensorInfo(dtype=types_pb2.DT_UINT8)
+    if dtype == "DT_UINT8":
+        return
+    with pytest.raises(RequestError, match="Type mismatch: actual .* vs. expect uint8"):
+        tensors.read("x", tensor(dtype.removeprefix("DT_"), [1]), info, LIMIT)
+
+
 def test_as_much_memory_as_the_limit():
-    assert tensors.read("x", tensor("INT64", [LIMIT // 8]), LIMIT).nbytes == LIMIT
+    assert read(tensor("INT64", [LIMIT // 8])).nbytes == LIMIT
 
 
 ARRAYS = [
@@ -135,7 +171,7 @@ ARRAYS = [
 @pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype}{array.shape}")
 def test_what_is_written_is_read_again(array, as_content):
     proto = tensors.write(array, as_content=as_content)
-    for again in (tf.make_ndarray(proto), tensors.read("x", proto, LIMIT)):
+    for again in (tf.make_ndarray(proto), read(proto)):
         assert (again.dtype, again.shape) == (array.dtype, array.shape)
         np.testing.assert_array_equal(again, array)
 
