@@ -44,6 +44,8 @@ class Budget:
     async def hold(self, size: int, seconds: float) -> Hold:
         """`take` for a coroutine."""
         asked = self._ask(size)
+        if asked.done():
+            return asked.result()
         try:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(asked)

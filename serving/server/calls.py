@@ -14,18 +14,18 @@ from typing import Any, TypeVar
 
 import grpc
 
-from tfhash.serving.server import memory
 from tfhash.serving.server.budget import Budget
 from tfhash.serving.server.status import RequestError
 from tfhash.serving.server.turn import Answer, Turn, deadline_exceeded
+from tfhash.serving.server.watch import Watch
 
 # The largest messages that may be held at once beside the predictions: status, metadata, health.
 _SMALL_CALLS = 4
 # Seconds that a message may take, to come or to go, once others wait for the memory it has.
 _PATIENCE, _SMALL_PATIENCE = 2.0, 0.5
+_SMALL_ANSWER = 2**16  # what a connection takes at once
 _PARSED = 5  # bytes that a message may become as objects, in units of the largest message
 _LEAST_PARSED = 2**20
-_LARGE = 64 * 2**20  # what such an answer leaves behind is given back to the system
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -76,6 +76,7 @@ class Calls:
         self._idle.set()
         self._stopping = False
         self._over: asyncio.Future[None] = self._loop.create_future()
+        self._watch = Watch(min(limits.receive_seconds, limits.request_seconds))
         self._at_work = 0
 
     @contextlib.contextmanager
@@ -114,7 +115,8 @@ class Calls:
         end = self._loop.time() + min(seconds or 1e9, self.limits.request_seconds)
         held = await self._held.hold(size, max(0, end - self._loop.time()))
         try:
-            message = await self._in_time(receive(), self._held, _PATIENCE)
+            with self._in_transit(self._held, _PATIENCE):
+                message = await receive()
         except BaseException:
             held.release()
             raise
@@ -131,25 +133,28 @@ class Calls:
         return await self._in_thread(work, turn)
 
     async def sent(self, answer: Answer, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Sends an answer and gives its memory back. RequestError where that takes too long.
-
-        The memory is in use for as long as the transport has it, which may be longer.
-        """
+        """Sends an answer and gives its memory back. RequestError where that takes too long."""
+        if len(answer.content) <= _SMALL_ANSWER:
+            with answer.hold, self._in_transit(self._working, _PATIENCE):
+                await send(answer.content)
+            return
 
         def gone(sending: asyncio.Future[None]) -> None:
             answer.hold.release()
             if not sending.cancelled():
                 sending.exception()  # of a client that has gone; nobody else asks for it
 
+        # It is in use for as long as the transport has it, which may be longer than one waits.
         sending = asyncio.ensure_future(send(answer.content))
         sending.add_done_callback(gone)
-        await self._in_time(asyncio.shield(sending), self._working, _PATIENCE)
+        with self._in_transit(self._working, _PATIENCE):
+            await asyncio.shield(sending)
 
     async def small(self, receive: Callable[[], Awaitable[bytes]]) -> bytes:
         """The message of a call that is no prediction, on memory of its own."""
         held = await self._small.hold(self.limits.max_message_bytes, self.limits.receive_seconds)
-        with held:
-            return await self._in_time(receive(), self._small, _SMALL_PATIENCE)
+        with held, self._in_transit(self._small, _SMALL_PATIENCE):
+            return await receive()
 
     async def small_work(self, work: Callable[..., T], *arguments: Any) -> T:
         """Does something short in a thread that no prediction takes."""
@@ -162,7 +167,8 @@ class Calls:
             await asyncio.wait_for(self._idle.wait(), grace)
         if not self._over.done():
             self._over.set_result(None)
-        await asyncio.sleep(0)  # the calls that go on are told
+        self._watch.end_all(stopping)
+        await asyncio.sleep(0)  # what waits is told
         for pool in (self._pool, self._small_pool):
             pool.shutdown(wait=False, cancel_futures=True)
         return not self._at_work
@@ -171,31 +177,11 @@ class Calls:
         """Waits for the end of the server."""
         await asyncio.shield(self._over)
 
-    async def _in_time(self, doing: Awaitable[T], budget: Budget, patience: float) -> T:
-        """What takes as long as the client likes: until then, or until others wait."""
-        task = asyncio.ensure_future(doing)
-        done: set[asyncio.Future] = set()
-        start = self._loop.time()
-        try:
-            while True:
-                waited = self._loop.time() - start
-                left = self.limits.receive_seconds - waited
-                done, _ = await asyncio.wait(
-                    {task, self._over}, timeout=min(left, patience), return_when="FIRST_COMPLETED"
-                )
-                if task in done:
-                    return task.result()
-                if done:
-                    raise stopping()
-                if left <= patience or budget.contested:
-                    raise RequestError(
-                        grpc.StatusCode.DEADLINE_EXCEEDED,
-                        f"the client took over {waited + min(left, patience):.0f} s for a message",
-                    )
-        finally:
-            task.cancel()
-            # Its exception holds this frame, and with it what has come of the message: a cycle.
-            del task, done
+    def _in_transit(
+        self, budget: Budget, patience: float
+    ) -> contextlib.AbstractContextManager[None]:
+        """What takes as long as the client likes: until its time is up, or others wait."""
+        return self._watch.limited(self.limits.receive_seconds, too_slow, budget, patience)
 
     async def _in_thread(self, work: Callable[[Turn], Answer], turn: Turn) -> Answer:
         answer: asyncio.Future[Answer] = self._loop.create_future()
@@ -228,23 +214,23 @@ class Calls:
         job = self._pool.submit(run)
         self._at_work += 1
         try:
-            await asyncio.wait(
-                {answer, self._over}, timeout=turn.seconds_left(), return_when="FIRST_COMPLETED"
-            )
-            if not answer.done():
-                raise stopping() if self._over.done() else deadline_exceeded()
-            made = answer.result()
+            with self._watch.limited(turn.seconds_left(), deadline_exceeded):
+                return await answer
         except BaseException:
             turn.over.set()
             if job.cancel():
                 self._at_work -= 1
                 turn.forget()
-            if not answer.cancel() and not answer.exception():
+            answer.cancel()
+            if not answer.cancelled() and not answer.exception():  # made at the last moment
                 answer.result().hold.release()
             raise
-        if len(made.content) > _LARGE:
-            memory.trim()
-        return made
+
+
+def too_slow() -> RequestError:
+    return RequestError(
+        grpc.StatusCode.DEADLINE_EXCEEDED, "the client took too long over a message"
+    )
 
 
 def internal() -> RequestError:

@@ -24,7 +24,7 @@ _CHUNK = 256 * 2**20  # bytes of a chunk of more than one row
 _PIXEL, _JPEG_PIXEL, _PNG_PIXEL = 16, 24, 32
 _RESIZED_COLUMN = 12  # resizing in one direction first makes float32 [size, width, 3]
 # What a network holds of a row at once, in units of its float32 input: VGG-19, the largest here,
-# takes some 45.
+# takes up to 54.
 _NETWORK = 64
 
 

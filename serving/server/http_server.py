@@ -73,7 +73,7 @@ class _Connection(H11Protocol):
         super().__init__(**options)
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
-        self.app = partial(self.app, abort=self._abort)  # type: ignore[assignment,call-arg]
+        self.app = partial(self.app, abort=self._abort)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -19,7 +19,7 @@ from tfhash.serving.server.status import RequestError, invalid
 # Bytes of memory for each of these characters of JSON: a list with places for its first values; an
 # object, and each of its names; any further value, a number or a string, with its place.
 _OBJECT_BYTES = {b"[": 120, b"{": 400, b":": 120, b",": 60}
-_NUMBERS = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
+_NUMBERS: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "f": {int, float}}
 _64_BITS = -(2**63), 2**64 - 1
 
 
@@ -183,7 +183,8 @@ def _kind(dtype: tf.DType) -> str:
 
 def _flattened(value: Any, most: int) -> tuple[list[int], list]:
     """The shape of nested lists, and their values. ValueError where they are no array."""
-    shape, level = [], [value]
+    shape: list[int] = []
+    level = [value]
     while (kinds := set(map(type, level))) == {list}:
         if len(shape) == most:
             raise ValueError(f"more than {most} dimensions, which is what is allowed")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 import grpc
 import tensorflow as tf
 
@@ -28,12 +25,3 @@ def invalid(message: str) -> RequestError:
 def from_tensorflow(error: tf.errors.OpError) -> RequestError:
     """TensorFlow's error codes are those of gRPC."""
     return RequestError(_CODES[error.error_code], error.message)
-
-
-@contextlib.contextmanager
-def aborting(context: grpc.ServicerContext) -> Iterator[None]:
-    """Ends the call with the status of a RequestError raised inside."""
-    try:
-        yield
-    except RequestError as error:
-        context.abort(error.code, error.message)
