@@ -22,6 +22,8 @@ _CHUNK = 256 * 2**20  # bytes of a chunk of more than one row
 # Bytes a pixel. Of pixels that come as such: uint8, and float32 for the resizing. Of a JPEG also
 # the coefficients of a progressive one and the turned copy; of a PNG what its transparency takes.
 _PIXEL, _JPEG_PIXEL, _PNG_PIXEL = 16, 24, 32
+_FILE = 6  # bytes for each byte of a file, whose scans are counted
+_MOST_SIDE = 32_768  # of a file, as the graph has it
 _RESIZED_COLUMN = 12  # resizing in one direction first makes float32 [size, width, 3]
 # What a network holds of a row at once, in units of its float32 input: VGG-19, the largest here,
 # takes up to 54.
@@ -74,12 +76,12 @@ class Footprint:
         """`str` is what TensorFlow makes of a string tensor without values."""
         size = image_headers.size(content) if isinstance(content, bytes) else image_headers.NOTHING
         pixels = self.max_pixels if size.pixels is None else size.pixels
-        if size.is_png and pixels > self.max_pixels:
-            pixels = 0  # the graph refuses it
+        side = _MOST_SIDE if size.side is None else size.side
+        if side > _MOST_SIDE or size.is_png and pixels > self.max_pixels:
+            pixels = side = 0  # the graph refuses it
         per_pixel = _PNG_PIXEL if size.is_png else _JPEG_PIXEL
-        # The graph bounds the sides of a file; a square one of as many pixels stands for it.
-        pixels = min(pixels, self.max_pixels)
-        return 2 * len(content) + self._row(pixels, per_pixel, int(pixels**0.5))
+        pixels = min(pixels, self.max_pixels)  # of a JPEG of more, the graph leaves some out
+        return _FILE * len(content) + self._row(pixels, per_pixel, side)
 
     def _row(self, pixels: int, per_pixel: int, side: int) -> int:
         network = _NETWORK * 12 * self.image_size**2

@@ -12,20 +12,22 @@ _MOST_SEGMENTS = 1000
 
 
 class Size(NamedTuple):
-    """Pixels; None where the file may have any number of them."""
+    """Pixels, and those of the longer side; None where the file may have any number of them."""
 
     pixels: int | None
+    side: int | None
     is_png: bool = False
 
 
-NOTHING = Size(0)
+NOTHING = Size(0, 0)
+UNKNOWN = Size(None, None)
 
 
 def size(content: bytes) -> Size:
     """What a decoder would find: of a file that is no JPEG or PNG, nothing."""
     if content.startswith(_PNG):
         width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-        return Size(width * height, is_png=True)
+        return Size(width * height, max(width, height), is_png=True)
     return _of_jpeg(content) if content.startswith(_JPEG) else NOTHING
 
 
@@ -36,7 +38,7 @@ def _of_jpeg(content: bytes) -> Size:
         if at + 4 > len(content):
             return NOTHING  # cut off before its frame
         if content[at] != 0xFF:
-            return Size(None)
+            return UNKNOWN
         marker = content[at + 1]
         if marker == 0xFF:  # padding
             at += 1
@@ -44,7 +46,7 @@ def _of_jpeg(content: bytes) -> Size:
             at += 2
         elif marker in _FRAMES:
             height, width = (int.from_bytes(content[at + i : at + i + 2], "big") for i in (5, 7))
-            return Size(height * width)
+            return Size(height * width, max(height, width))
         else:
             at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return Size(None)
+    return UNKNOWN

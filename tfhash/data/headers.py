@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+_HEAD = 2**20  # bytes in which these facts are looked for
+
 _MARKER, _START_OF_SCAN, _APP1 = 0xFF, 0xDA, 0xE1
 _EXIF = b"Exif\0\0"
 _ORIENTATION, _SHORT = 0x0112, 3  # the tag, and the type of its value
@@ -26,17 +28,19 @@ def jpeg_scans(data: tf.Tensor) -> tf.Tensor:
     Within the data of a scan a byte 0xFF is followed by 0, so only a thumbnail adds to the count.
     """
     starts = (data[:-1] == _MARKER) & (data[1:] == _START_OF_SCAN)
-    return tf.math.count_nonzero(starts)
+    return tf.shape(tf.where(starts), tf.int64)[0]  # a sum would make a number of each byte
 
 
 def jpeg_orientation(data: tf.Tensor) -> tf.Tensor:
     """The orientation that the Exif segment gives, 1 to 8; 1 where there is none. int32."""
+    data = data[:_HEAD]
     start = _exif_start(data)
     return tf.cond(start > 0, lambda: _of_tiff(data, start), lambda: tf.constant(1))
 
 
 def png_has_opacity(data: tf.Tensor) -> tf.Tensor:
     """Whether pixels of a PNG file may be transparent: by their type, or by a chunk tRNS. bool."""
+    data = data[:_HEAD]
     transparency, pixels = (int.from_bytes(name, "big") for name in (b"tRNS", b"IDAT"))
 
     def kind(at: tf.Tensor) -> tf.Tensor:
@@ -73,7 +77,7 @@ def _exif_start(data: tf.Tensor) -> tf.Tensor:
     def is_exif(at: tf.Tensor) -> tf.Tensor:
         name = tf.gather(_padded(data), tf.minimum(at + 4 + tf.range(len(_EXIF)), tf.size(data)))
         is_app1 = _whole(data, at, 2, big=True) == 0xFF00 | _APP1
-        return is_app1 & tf.reduce_all(name == tf.constant(list(_EXIF)))
+        return is_app1 & tf.reduce_all(name == tf.constant(list(_EXIF), tf.uint8))
 
     (at,) = tf.while_loop(
         lambda at: is_segment(at) & ~is_exif(at),
@@ -106,9 +110,9 @@ def _whole(data: tf.Tensor, at: tf.Tensor, width: int, *, big: bool | tf.Tensor)
     """
     places = at[..., tf.newaxis] + tf.range(width)
     there = tf.gather(_padded(data), tf.clip_by_value(places, 0, tf.size(data)))
-    there = tf.where(big, there[..., ::-1], there)
+    there = tf.cast(tf.where(big, there[..., ::-1], there), tf.int32)
     return tf.reduce_sum(tf.bitwise.left_shift(there, 8 * tf.range(width)), -1)
 
 
 def _padded(data: tf.Tensor) -> tf.Tensor:
-    return tf.concat([tf.cast(data, tf.int32), [0]], 0)
+    return tf.concat([data, tf.constant([0], tf.uint8)], 0)

@@ -70,9 +70,9 @@ def png_of(width: int, height: int) -> bytes:
         # Resized in one direction first: a long row becomes SIZE long rows of float32.
         (np.zeros((1, 1, 5000, 3), np.uint8), 16 * 5000 + 12 * SIZE * 5000 + NETWORK),
         (np.zeros((1, 5000, 1, 3), np.uint8), 16 * 5000 + 12 * SIZE * 5000 + NETWORK),
-        (array_of(b"no image"), 2 * 8 + NETWORK),
-        (array_of(png_of(50, 50)), 2 * len(png_of(1, 1)) + 32 * 2500 + 12 * SIZE * 50 + NETWORK),
-        (array_of(png_of(101, 100)), 2 * len(png_of(1, 1)) + NETWORK),  # the graph refuses it
+        (array_of(b"no image"), 6 * 8 + NETWORK),
+        (array_of(png_of(25, 100)), 6 * len(png_of(1, 1)) + 32 * 2500 + 12 * SIZE * 100 + NETWORK),
+        (array_of(png_of(101, 100)), 6 * len(png_of(1, 1)) + NETWORK),  # the graph refuses it
     ],
 )
 def test_the_bytes_of_a_row(array, size):
