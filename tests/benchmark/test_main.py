@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tfhash import train
 from tfhash.benchmark import __main__ as benchmark
 from tfhash.benchmark import matrix, workers
+from tfhash.data import sources
 from tfhash.errors import UserError
 from tfhash.runs import experiment
 
@@ -107,20 +109,12 @@ def test_cells_of_the_same_images_and_split_stand_together():
 
 
 def test_the_images_of_a_cell_are_decided_by_all_that_their_source_is_given(monkeypatch):
-    (cell,) = cells("lsh", common={"image_size": "--image_size=9"})
-    given = []
-
-    class Loaded(Exception):
-        pass
-
-    def load(name, **options):
-        given.extend([name, *options.values()])
-        raise Loaded
-
-    monkeypatch.setattr("tfhash.data.sources.load", load)
-    with pytest.raises(Loaded):
-        experiment.load_images(cell.given.experiment)
-    assert sorted(map(str, given)) == sorted(map(str, cell.images))
+    (cell,) = cells("lsh", common={"duplicates": "--duplicates=drop"})
+    parameters = set(inspect.signature(sources.load).parameters)
+    monkeypatch.setattr("tfhash.data.sources.load", lambda **given: given)
+    given = experiment.load_images(cell.given.experiment)
+    assert given == dict(cell.images) and set(given) == parameters
+    assert given["name"] == "digits" and given["duplicates"] == "drop"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ The whole of it, as it was run by hand; without this variable 200 requests:
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import random
@@ -19,6 +20,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+import tensorflow as tf
 
 _SPEC = importlib.util.spec_from_file_location("attacks", Path(__file__).with_name("attacks.py"))
 attacks = importlib.util.module_from_spec(_SPEC)
@@ -86,6 +88,36 @@ def test_an_attack(process, target, first, exports, images, peak_memory, attack)
     server.prediction.Predict(server.request(images=images), timeout=60)
     answer = server.encode("encode_images", outputs=["code"], images=images)
     np.testing.assert_array_equal(answer["code"], exports[1].code(images))
+
+
+@pytest.mark.parametrize("kind", ["pixels", "files"])
+def test_rows_in_chunks(process, exports, kind):
+    """600 rows are three chunks; the answer is that of one call, over gRPC and REST."""
+    server, _ = process
+    images = np.random.default_rng(5).integers(0, 256, (600, 16, 16, 3), np.uint8)
+    if kind == "pixels":
+        signature, inputs, rows = "encode_images", {"images": images}, images.tolist()
+    else:
+        content = [tf.io.encode_png(image).numpy() for image in images]
+        signature, inputs = "encode_bytes_partial", {"image_bytes": content}
+        rows = [{"b64": base64.b64encode(one).decode()} for one in content]
+    embedding = exports[1].embedding(images)
+    answer = server.encode(signature, **inputs)
+    np.testing.assert_allclose(answer["embedding"], embedding, atol=1e-6)
+    np.testing.assert_array_equal(answer["bits"], answer["embedding"] > 0.5)
+    np.testing.assert_array_equal(answer["code"], np.packbits(answer["bits"], axis=-1))
+    for key in ("instances", "inputs"):
+        status, by_rest = server.rest(
+            "POST", attacks.PATH, {"signature_name": signature, key: rows}
+        )
+        assert status == 200
+        for name, array in answer.items():
+            found = (
+                by_rest["outputs"][name]
+                if key == "inputs"
+                else [row[name] for row in by_rest["predictions"]]
+            )
+            np.testing.assert_array_equal(np.array(found, array.dtype), array)
 
 
 def test_hostile_requests_at_once(process, target, first, exports, images, peak_memory, capsys):

@@ -80,3 +80,11 @@ def test_no_triplets_are_no_mistake_and_none_that_is_left_is_one():
     assert listed_triplets(make_set(None), SPLITS) is None
     with pytest.raises(UserError, match="`triplets_csv`: each triplet in it holds a query image"):
         listed_triplets(make_set(np.array([[0, 4, 3]])), SPLITS)
+
+
+def test_triplets_of_what_repeats_a_query_are_left_out(capsys):
+    """Image 5 is image 0 again, a query; it has no label, so it stands in no part itself."""
+    first = np.where(np.arange(12) == 5, 0, np.arange(12))
+    image_set = dataclasses.replace(make_set(np.array([[2, 4, 3], [2, 5, 3]])), first=first)
+    assert listed_triplets(image_set, SPLITS).tolist() == [[2, 4, 3]]
+    assert capsys.readouterr().out == "1 of 2 triplets hold a query image: left out\n"

@@ -166,7 +166,8 @@ def test_folders_that_look_like_parts_of_a_data_set_are_told(tmp_path):
     assert read.class_names == ("Train", "val")
     assert read.notes == (
         "Train, val are taken for classes; if they are parts of a data set with the classes "
-        "inside, give one of them as `data_dir`",
+        "inside, give one of them as `data_dir`, or put the images of a class into one folder: "
+        "queries are picked by the split",
     )
     write(tmp_path / "one" / "test" / "a.png", 9)  # a single one may well be a class
     write(tmp_path / "one" / "cat" / "a.png", 99)
@@ -177,7 +178,9 @@ def test_classes_that_differ_in_case_alone_are_told(two_classes):
     write(two_classes / "Cat" / "a.png", 200)
     read = sources.load("folder", data_dir=two_classes, image_size=5)
     assert read.class_names == ("Cat", "cat", "dog")
-    assert read.notes == ("Cat, cat differ in case or composition alone, yet are classes",)
+    assert read.notes == (
+        "Cat, cat differ in case or composition alone, yet are classes of their own",
+    )
 
 
 def test_summary_has_the_classes_with_counts(two_classes):
@@ -203,7 +206,8 @@ def test_folder_reports_duplicates_empty_classes_and_stray_files(two_classes):
     assert read.notes == (
         "1 files that are no images passed over: no ending 1",
         "1 class folders without images: emu",
-        "1 images repeat another one; each stands where that one does (`duplicates`=group)",
+        "1 images repeat another one; each stands in the part of the split where that one does "
+        "(`duplicates`=group)",
         "1 of them have other labels than the image that they repeat",
     )
 
@@ -253,8 +257,15 @@ def test_folder_refuses_one_class(tmp_path, flaw):
         (tmp_path / "dog").mkdir()
     if flaw == "second unreadable":
         (tmp_path / "dog" / "text.png").write_text("this is no image, whatever its name says")
-    with pytest.raises(UserError, match="folder with one class; expected at least two"):
+    with pytest.raises(UserError, match="folder with one class, cat; expected at least two sub"):
         sources.load("folder", data_dir=tmp_path, unreadable="skip")
+
+
+def test_a_single_folder_that_names_a_part_is_told_where_the_classes_are(tmp_path):
+    write(tmp_path / "train" / "cat" / "a.png", 1)
+    with pytest.raises(UserError) as refused:
+        sources.load("folder", data_dir=tmp_path)
+    assert str(refused.value).endswith(f"; if it holds the classes, give {tmp_path / 'train'}")
 
 
 def test_folder_refuses_no_class(tmp_path):

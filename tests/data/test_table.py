@@ -76,7 +76,8 @@ def test_what_is_odd_is_counted(photos):
         "1 files that are no images passed over: .csv 1",
         "1 classes without images: moon",
         "3 images without a label, 2 of them not in the CSV",
-        "1 images repeat another one; each stands where that one does (`duplicates`=group)",
+        "1 images repeat another one; each stands in the part of the split where that one does "
+        "(`duplicates`=group)",
     )
 
 
@@ -90,8 +91,10 @@ MISSING = SEPARATED + "z.png,sky\nno/such.png,moon\n"
 
 
 def test_paths_without_a_file_are_refused(photos):
-    """Of five paths two; the first in the order of names. A hidden file is none."""
-    message = r"labels.csv: 2 of 5 paths have no file in .*photos, the first is no/such.png; .*skip"
+    """Of five paths two; the first in the order of lines. A hidden file is none."""
+    message = (
+        r"labels.csv: 2 of 5 paths have no file in .*photos, the first is z.png in line 5; .*skip"
+    )
     with pytest.raises(UserError, match=message):
         load(photos, MISSING)
     (photos / ".hidden.png").touch()
@@ -116,16 +119,18 @@ def test_paths_without_a_file_and_unreadable_ones_are_skipped_and_counted(photos
 
 
 REFUSED = {
-    "empty": ("", ", line 1: ''; allowed"),
-    "no header": ("a.png,sea\nb/c.png,sky\n", "line 1: 'a.png,sea'; allowed"),
-    "no path": ("file,labels\na.png,sea\n", "line 1: 'file,labels'"),
-    "path alone": ("path\na.png\n", "line 1: 'path'"),
-    "semicolons": ("path;labels\na.png;sea\n", "line 1: 'path;labels'"),
-    "a class twice": ("path,sea,sea\na.png,1,0\n", "line 1: 'path,sea,sea'"),
-    "class without name": ("path,sea,\na.png,1,0\n", "line 1: 'path,sea,'"),
+    "empty": ("", ", line 1: '', without a column path; allowed"),
+    "no header": ("a.png,sea\nb/c.png,sky\n", "line 1: 'a.png,sea', which looks like a row, no he"),
+    "no path": ("file,labels\na.png,sea\n", "line 1: 'file,labels', without a column path; all"),
+    "path alone": ("path\na.png\n", "line 1: 'path', without labels; allowed"),
+    "semicolons": ("path;labels\na.png;sea\n", "line 1: 'path;labels', with ';' between the col"),
+    "tabs": ("path\tlabels\na.png\tsea\n", "with '\\t' between the columns; allowed"),
+    "a class twice": ("path,sea,sea\na.png,1,0\n", "line 1: 'path,sea,sea', with 'sea' twice"),
+    "class without name": ("path,sea,\na.png,1,0\n", "'path,sea,', with a column without a name"),
+    "UTF-16": (SEPARATED.encode("utf-16"), "line 1: a byte 0; allowed: a CSV in utf-8"),
     "too short": (SEPARATED + "e.png\n", "line 5: 1 fields; allowed: 2"),
     "too long": ("path,labels\na.png,sea,sky\n", "line 2: 3 fields; allowed: 2"),
-    "twice": (SEPARATED + "./a.png,sky\n", "line 5: a.png stands there twice"),
+    "twice": (SEPARATED + "./a.png,sky\n", "line 5: a.png stands there twice, first in line 2; al"),
     "outside": (SEPARATED + "../a.png,sky\n", "line 5: path is '../a.png'; allowed"),
     "outside within": (SEPARATED + "b/../../a.png,sky\n", "line 5: path is 'b/../../a.png'"),
     "absolute": (SEPARATED + "/a.png,sky\n", "line 5: path is '/a.png'"),
@@ -149,7 +154,8 @@ def test_names_that_differ_in_composition_or_are_no_utf8_are_found(photos):
     found = load(photos, SEPARATED.encode() + "café.png,sea\n".encode() + b"caf\xe9.png,sky\n")
     rows = dict(zip(found.ids, found.labels.tolist(), strict=True))
     assert rows["cafe\u0301.png"] == [1, 0] and rows["caf\udce9.png"] == [0, 1]
-    with pytest.raises(UserError, match="1 files stand there twice, written differently"):
+    message = "line 6: cafe\u0301.png stands there twice, written differently in line 5; allowed"
+    with pytest.raises(UserError, match=message):
         load(photos, SEPARATED + "café.png,sea\ncafe\u0301.png,sea\n")
 
 
@@ -174,15 +180,37 @@ def test_a_comma_in_a_label_is_told(photos):
         load(photos, "path,labels\na.png,sea,odd\n")
 
 
+@pytest.mark.parametrize("path", ["A.PNG", "photos/a.png", "C/a.png"])
+def test_a_file_that_may_be_meant_is_told(photos, path):
+    """Another case, and a path that begins elsewhere."""
+    message = f"the first is {path} in line 2 \\(there is a.png\\); remove them"
+    with pytest.raises(UserError, match=message):
+        load(photos, f"path,labels\n{path},sea\nb/c.png,sky\n")
+
+
+def test_backslashes_and_slashes_for_one_file_are_two_rows(photos):
+    with pytest.raises(UserError, match="line 5: b/c.png stands there twice, .* in line 3; all"):
+        load(photos, SEPARATED + "b\\c.png,sea\n")
+
+
+def test_labels_that_are_one_to_a_reader_are_told(photos):
+    read = load(photos, "path,labels\na.png,Sea;sky\nb/c.png,sea\nd.png,unlabelled\n")
+    assert read.class_names == ("Sea", "sea", "sky", "unlabelled")
+    assert read.notes[:2] == (
+        "Sea, sea differ in case or composition alone, yet are classes of their own",
+        "unlabelled is a class here; an image without a label has none",
+    )
+
+
 def test_columns_are_known_in_any_case(photos):
-    read = load(photos, SEPARATED.replace("path,labels", "Path,LABELS"))
+    read = load(photos, SEPARATED.replace("path,labels", " Path , LABELS"))
     assert read.labels.tolist() == load(photos, SEPARATED).labels.tolist()
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (SEPARATED.replace(",", "|"), r"line 1: 'path\|labels'; allowed: .*commas between them"),
+        (SEPARATED.replace(",", "|"), r"line 1: 'path\|labels', with '\|' between the c"),
         ("path,labels\nC:\\photos\\a.png,sea\n", r"line 2: path is .*relative to `data_dir`"),
     ],
 )

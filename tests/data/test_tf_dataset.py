@@ -144,3 +144,21 @@ def test_no_more_than_most_are_read():
 def test_a_name_of_the_library_is_refused():
     with pytest.raises(UserError, match="name: 'digits' is taken"):
         read(dataset(), name="digits")
+
+
+def test_copies_are_grouped_or_left_out_and_told():
+    """The third image is the first one again, under another label."""
+    twice = PIXELS[[0, 1, 0]]
+    grouped = read(dataset(image=twice, id=["x", "y", "z"]))
+    assert grouped.first.tolist() == [0, 1, 0]
+    assert grouped.notes[1].startswith("1 images repeat another one; ")
+    assert grouped.notes[2] == "1 of them have other labels than the image that they repeat"
+    assert read(dataset(image=twice), duplicates="drop").images.shape == (2, 4, 4, 3)
+    assert read(dataset(image=twice), duplicates="keep").first is None
+    with pytest.raises(UserError, match="duplicates: 'all'; allowed: group, drop, keep"):
+        read(dataset(), duplicates="all")
+
+
+def test_classes_that_are_one_to_a_reader_are_told():
+    notes = read(dataset(id=["x", "y", "z"]), class_names=["Cat", "cat"]).notes
+    assert "Cat, cat differ in case or composition alone, yet are classes of their own" in notes

@@ -228,7 +228,7 @@ def write(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("header", ["", "query,positive,negative\n", "query, positive, negative\n"])
+@pytest.mark.parametrize("header", ["", "query,positive,negative\n", "Query, POSITIVE, negative\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "byte order mark"])
 def test_read_csv_gives_positions(tmp_path, header, mark):
     """Spaces around an id, an empty line and an id in quotes; Excel begins with the mark."""
@@ -252,9 +252,29 @@ GOOD = "cat/1.png,cat/2.png,dog/1.png\n"
         ("", ("no triplets in it",)),
         ("query,positive,negative\n\n", ("no triplets in it",)),
         (b"\xff\xd8\xff\xe0", ("line 1", "three different")),
+        (GOOD.replace(",", ";"), ("line 1", "with ';' between the columns", "three different")),
+        (GOOD.encode("utf-16"), ("line 1", "a byte 0; allowed: a CSV in utf-8")),
+        ("a,b,c\n" + GOOD, ("line 1", "no image 'a'", "or the header query,positive,negative")),
+        (GOOD + "cat/1.png,CAT/2.png,dog/1.png\n", ("no image 'CAT/2.png'", "there is cat/2.png")),
+        ('"cat/1.png,\n', ("line 1", "three different")),
         ('"' + "x" * 200_000, ("field larger",)),
     ],
-    ids=["unknown", "two", "four", "twice", "late header", "empty", "header", "jpeg", "quote"],
+    ids=[
+        "unknown",
+        "two",
+        "four",
+        "twice",
+        "late header",
+        "empty",
+        "header",
+        "jpeg",
+        "semicolons",
+        "UTF-16",
+        "other header",
+        "case",
+        "open",
+        "quote",
+    ],
 )
 def test_read_csv_refuses_in_one_line(tmp_path, content, words):
     path = write(tmp_path, content)
@@ -276,3 +296,8 @@ def test_names_that_differ_in_composition_or_are_no_utf8_are_found(tmp_path):
     ids = ("cafe\u0301/1.png", "caf\udce9/2.png", "dog/1.png")
     path = write(tmp_path, "café/1.png,".encode() + b"caf\xe9/2.png,dog/1.png\n")
     assert read_csv(path, ids).tolist() == [[0, 1, 2]]
+
+
+def test_paths_as_other_programs_write_them_are_found(tmp_path):
+    path = write(tmp_path, "cat\\1.png,./cat/2.png,.\\dog\\1.png\n")
+    assert read_csv(path, IDS).tolist() == [[0, 1, 2]]

@@ -138,6 +138,11 @@ def made_in_python(tmp_path) -> Path:
     return directory
 
 
+def test_a_run_of_python_tells_its_classes(capfd, made_in_python):
+    told = f"mine: {IMAGES} images: 2 classes (even 12, odd 12), 0 without a label"
+    assert told in capfd.readouterr().out
+
+
 def test_a_run_of_python_is_judged_again_and_not_encoded_again(command, made_in_python):
     assert json.loads((made_in_python / "metrics.json").read_text())["dataset"] == "mine"
     assert command(evaluate, f"--model_dir={made_in_python}").status == 0

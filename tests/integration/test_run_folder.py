@@ -26,6 +26,7 @@ from tfhash.export import __main__ as export
 from tfhash.export import verify
 from tfhash.networks import backbones
 from tfhash.report import __main__ as report
+from tfhash.runs import folder
 from tfhash.runs.configurations import Configurations
 from tfhash.runs.experiment_settings import Experiment
 from tfhash.training.run import lock
@@ -152,6 +153,16 @@ def test_what_a_run_folder_says_to_write_to_is_not_written_to(
     own = f"--cache_dir={tmp_path}/mine"
     assert command(evaluate, f"--model_dir={directory}", "--encode", own).status == 0
     assert (tmp_path / "mine").is_dir()
+
+
+def test_a_run_of_before_had_its_copies_anywhere(theirs):
+    """Its split, and with it the fingerprint, is that of --duplicates=keep."""
+    directory = theirs()
+    assert folder.read(directory)[0].experiment.duplicates is None
+    metrics = json.loads((directory / "metrics.json").read_text())
+    del metrics["flags"]["duplicates"]
+    (directory / "metrics.json").write_text(json.dumps(metrics))
+    assert folder.read(directory)[0].experiment.duplicates == "keep"
 
 
 # Contents of metrics.json, as the one of a finished run changed to them.

@@ -37,8 +37,7 @@ class Cell:
     @property
     def images(self) -> Hashable:
         """What decides which images are loaded, as `experiment.load_images` has it."""
-        c = self.given.experiment
-        return c.dataset, c.data_dir, c.image_size, c.unreadable, c.labels_csv
+        return tuple(self.given.experiment.loading.items())
 
     def finished(self) -> dict[str, Any] | None:
         """The metrics.json that this cell's flags led to; None where it is still to be made."""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from tfhash import names
+from tfhash.data import class_names as classes
 from tfhash.data import image_files
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
-
-_UNLABELLED = ("unlabelled", "unlabeled")
-_PARTS = frozenset("train training trn val valid validation dev test testing tst eval".split())
 
 
 def read(
@@ -40,7 +36,7 @@ def read(
     class_of_image = np.array([_top_folder(id_) for id_ in ids])
     labels = (class_of_image[:, None] == np.array(class_names)).astype(np.uint8)
 
-    notes += _notes_on_names(class_names)
+    notes += classes.note_on_parts(class_names) + classes.notes(class_names)
     folders = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] != "."}
     if empty := sorted(set(_classes(folders)) - set(class_names)):
         notes.append(f"{len(empty)} class folders without images: {', '.join(empty)}")
@@ -68,25 +64,7 @@ def read_without_labels(
 
 def _classes(folders: Iterable[str]) -> list[str]:
     """The folders that are classes."""
-    return [name for name in folders if re.sub(r"[\s_-]", "", name).lower() not in _UNLABELLED]
-
-
-def _notes_on_names(class_names: Sequence[str]) -> list[str]:
-    """What the names of the classes make doubtful, a sentence each."""
-    notes = []
-    parts = [name for name in class_names if name.lower() in _PARTS]
-    if len(parts) > 1:
-        notes.append(
-            f"{', '.join(parts)} are taken for classes; if they are parts of a data set with the"
-            " classes inside, give one of them as `data_dir`"
-        )
-    alike: dict[str, list[str]] = {}
-    for name in class_names:
-        alike.setdefault(names.normal(name).casefold(), []).append(name)
-    for twins in alike.values():
-        if len(twins) > 1:
-            notes.append(f"{', '.join(twins)} differ in case or composition alone, yet are classes")
-    return notes
+    return [name for name in folders if not classes.is_unlabelled(name)]
 
 
 def _top_folder(id_: str) -> str:
@@ -96,8 +74,10 @@ def _top_folder(id_: str) -> str:
 def _class_names(root: Path, ids: list[str]) -> tuple[str, ...]:
     found = tuple(sorted(_classes({_top_folder(id_) for id_ in ids})))
     if len(found) < 2:
+        what = f"one class, {found[0]}" if found else "no class"
+        deeper = found and classes.is_part(found[0])
         raise UserError(
-            f"`data_dir`={root}: folder with {'one class' if found else 'no class'}; expected at"
-            " least two subfolders with images"
+            f"`data_dir`={root}: folder with {what}; expected at least two subfolders with images"
+            + (f"; if it holds the classes, give {root / found[0]}" if deeper else "")
         )
     return found

@@ -93,14 +93,20 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
             logging.warning("skipped %s: %s", shown(root / id_), reason)
         notes.append(f"{len(reasons)} unreadable files skipped")
         rows = [row for row, id_ in enumerate(ids) if id_ not in reasons]
-        for target, source in enumerate(rows):  # in place: a second copy may not fit in memory
-            pixels[target] = pixels[source]
-        pixels, ids = pixels[: len(rows)], [ids[row] for row in rows]
+        pixels, ids = kept(pixels, rows), [ids[row] for row in rows]
     for id_, complaint in filled.damaged.items():
         logging.warning("%s is damaged in part: %s", shown(root / id_), complaint)
     if filled.damaged:
         notes.append(f"{len(filled.damaged)} JPEG files are damaged in part and used as they are")
     return pixels, ids, notes
+
+
+def kept(pixels: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """These rows alone, ascending, moved within `pixels`: a second copy may not fit in memory."""
+    for target, source in enumerate(rows):
+        if target != source:
+            pixels[target] = pixels[source]
+    return pixels[: len(rows)]
 
 
 @dataclass

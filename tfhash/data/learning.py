@@ -52,14 +52,16 @@ class LearningData:
 
 
 def listed_triplets(image_set: ImageSet, splits: RetrievalSplits) -> np.ndarray | None:
-    """The user's own triplets, int64 [T, 3], without those that hold a query image; None of none.
+    """The user's own triplets, int64 [T, 3], without those that hold a query image, or what repeats
+    one; None of none.
 
     Says how many were left out. UserError where none is left.
     """
     listed = image_set.triplets
     if listed is None:
         return None
-    clean = ~np.isin(listed, splits.query).any(axis=1)
+    first = np.arange(len(image_set.ids)) if image_set.first is None else image_set.first
+    clean = ~np.isin(first[listed], first[splits.query]).any(axis=1)
     if not clean.all():
         print(f"{(~clean).sum()} of {len(listed)} triplets hold a query image: left out")
     if not clean.any():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfhash.data import class_names as names_of_classes
 from tfhash.data import copies, folder, image_files, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
@@ -91,7 +92,7 @@ def load(
     image_size: int | None = None,
     unreadable: str = image_files.REFUSE,
     max_image_megapixels: int = image_ops.MEGAPIXELS,
-    duplicates: str = copies.GROUP,
+    duplicates: str | None = None,
     labels_csv: str | os.PathLike | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
@@ -99,11 +100,11 @@ def load(
     data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
     and images are; digits needs none. image_size: None is the data set's own default. unreadable:
     what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip".
-    max_image_megapixels: the limit of `images.decode`, for a file. duplicates: of a user's own
-    files, whether copies of an image stand where the first does ("group"), are left out ("drop"),
-    or stand anywhere ("keep"), as in the data sets that are known by a name. labels_csv: the
-    labels of csv, see table.read_table; without data_dir the images of csv have no pixels, and
-    only given descriptors can tell them apart. Raises UserError, naming the flag.
+    max_image_megapixels: the limit of `images.decode`, for a file. duplicates: whether copies of an
+    image stand where the first does ("group"), are left out ("drop"), or stand anywhere ("keep");
+    None: "group" for a user's own files, and digits and cifar10 as the papers have them.
+    labels_csv: the labels of csv, see table.read_table; without data_dir the images of csv have no
+    pixels, and only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
@@ -113,29 +114,35 @@ def load(
         raise UserError(f"`unreadable`={unreadable}: expected refuse or skip")
     if labels_csv and name != "csv":
         raise UserError(f"`labels_csv`={labels_csv}: only with `dataset`=csv, received {name}")
-    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
-    if duplicates not in copies.CHOICES:
+    if duplicates not in (None, *copies.CHOICES):
         raise UserError(f"`duplicates`={duplicates}: expected one of {', '.join(copies.CHOICES)}")
+    if name == "csv" and not data_dir and duplicates not in (None, copies.KEEP):
+        raise UserError(f"`duplicates`={duplicates}: without `data_dir` no images can be compared")
+    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
     image_set = _SOURCES[name](
         data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
     )
-    is_own = name in _OF_FILES and image_set.images.shape[1] > 0
-    return _with_copies(image_set, duplicates) if is_own else image_set
+    if duplicates is None and name in _OF_PAPERS or not image_set.images.size:
+        return image_set
+    return _with_copies(image_set, duplicates or copies.GROUP)
 
 
 def _with_copies(image_set: ImageSet, choice: str) -> ImageSet:
-    """The images, with notes on those that are there twice, and what `choice` makes of them."""
+    """The images, with notes on those that are there twice, and what `choice` makes of them.
+
+    The pixels of image_set are used up.
+    """
     images, labels = image_set.images, image_set.labels
     first = copies.first_of_copies(images, labels)
     notes = (*image_set.notes, *copies.notes_on(first, images, labels, choice))
+    kept = np.flatnonzero(first == np.arange(len(first)))
+    if choice == copies.KEEP or len(kept) == len(first):
+        return dataclasses.replace(image_set, notes=notes)
     if choice == copies.GROUP:
         return dataclasses.replace(image_set, notes=notes, first=first)
-    if choice == copies.KEEP:
-        return dataclasses.replace(image_set, notes=notes)
-    kept = np.flatnonzero(first == np.arange(len(first)))
     return dataclasses.replace(
         image_set,
-        images=images[kept] if len(kept) < len(images) else images,
+        images=image_files.kept(images, kept),
         labels=labels[kept],
         ids=tuple(image_set.ids[row] for row in kept),
         notes=notes,
@@ -149,6 +156,7 @@ def from_dataset(
     name: str = "dataset",
     image_size: int = FILES_SIZE,
     most: int = 100_000,
+    duplicates: str = copies.GROUP,
 ) -> ImageSet:
     """The elements of a finite tf.data.Dataset, held in memory.
 
@@ -156,14 +164,18 @@ def from_dataset(
     integer, of which -1 means none, or "labels", multi-hot [C], both absent where nothing is
     labelled; and "id", a string, the same wherever the dataset is made. Without "id" images are
     named by their number, and the split and its fingerprint depend on their order. Other entries
-    are passed over. most: the largest number of images that is read. Raises UserError for other
-    elements, for a dataset that is empty, larger or without an end, for ids that repeat, and for a
-    name that `load` knows.
+    are passed over. most: the largest number of images that is read. duplicates: as in `load`.
+    Raises UserError for other elements, for a dataset that is empty, larger or without an end, for
+    ids that repeat, and for a name that `load` knows.
     """
     if name in _SOURCES:
         raise UserError(f"name: {name!r} is taken by `dataset`={name}; allowed: other names")
+    if duplicates not in copies.CHOICES:
+        raise UserError(f"duplicates: {duplicates!r}; allowed: {', '.join(copies.CHOICES)}")
     images, labels, ids, notes = tf_dataset.read(dataset, class_names, name, image_size, most)
-    return ImageSet(name, images, labels, tuple(class_names), ids, notes)
+    notes += tuple(names_of_classes.notes(class_names))
+    image_set = ImageSet(name, images, labels, tuple(class_names), ids, notes)
+    return _with_copies(image_set, duplicates)
 
 
 def _digits(*, image_size: int | None, **_) -> ImageSet:
@@ -243,7 +255,7 @@ def _csv(*, data_dir, reading: Reading, labels_csv, **_) -> ImageSet:
     return ImageSet("csv", *read)
 
 
-_OF_FILES = ("folder", "csv", "images")
+_OF_PAPERS = ("digits", "cifar10")
 _SOURCES: dict[str, Callable[..., ImageSet]] = {
     "digits": _digits,
     "cifar10": _cifar10,

@@ -193,15 +193,16 @@ def _without_copies(image_set: ImageSet) -> ImageSet:
         labels=image_set.labels[rows],
         ids=tuple(image_set.ids[row] for row in rows),
         triplets=None,
-        first=None,
+        first=np.arange(len(rows)),
     )
 
 
 def _with_copies(image_set: ImageSet, parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Parts of the first ones as parts of all: copies stand where the first does.
 
-    A copy without a label judges nothing: it is unlabelled where the first is learned from, and
-    left out where the first is a query.
+    A copy with other labels than the first shows no method these labels: it is unlabelled where the
+    first is learned from. One without a label judges nothing either, so where the first is a query
+    it is left out.
     """
     if image_set.first is None:
         return parts
@@ -210,13 +211,15 @@ def _with_copies(image_set: ImageSet, parts: dict[str, np.ndarray]) -> dict[str,
         part: np.flatnonzero(np.isin(image_set.first, rows[positions.astype(np.int64)]))
         for part, positions in parts.items()
     }
-    bare = np.flatnonzero(
-        ~image_set.labels.any(axis=1) & (image_set.first != range(len(image_set.ids)))
-    )
+    labels = image_set.labels
+    other = np.flatnonzero((labels != labels[image_set.first]).any(axis=1))
+    bare = other[~labels[other].any(axis=1)]
     learned = np.concatenate([full[part] for part in ("labelled", "validation", "unlabelled")])
-    for part in ("query", "database", "labelled", "validation"):
+    for part in ("query", "database"):
         full[part] = np.setdiff1d(full[part], bare)
-    full["unlabelled"] = np.union1d(full["unlabelled"], np.intersect1d(bare, learned))
+    for part in ("labelled", "validation"):
+        full[part] = np.setdiff1d(full[part], other)
+    full["unlabelled"] = np.union1d(full["unlabelled"], np.intersect1d(other, learned))
     return full
 
 
@@ -337,6 +340,7 @@ def _too_few(image_set: ImageSet, class_: int, what: str, count: int, needed: in
     return UserError(
         f"{image_set.name}: class {image_set.class_names[class_]!r} has {count} {what}, {needed}"
         " are needed; lower `queries_per_class` or `labelled_per_class`"
+        + ("; images that repeat another one do not count" if image_set.first is not None else "")
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from pathlib import PurePosixPath, PureWindowsPath
 import numpy as np
 
 from tfhash import names
-from tfhash.data import image_files
+from tfhash.data import class_names as names_of_classes
+from tfhash.data import csv_files, image_files
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
 
@@ -20,11 +20,13 @@ PATH, LABELS, SEPARATOR = "path", "labels", ";"
 
 @dataclass(frozen=True)
 class Table:
-    """What a CSV says: the labels of each path, the classes that it speaks of, ignored columns."""
+    """What a CSV says: the labels of each path, the classes that it speaks of, ignored columns, and
+    the line of each path."""
 
     labels: dict[str, set[str]]
     classes: set[str]
     ignored: list[str]
+    lines: dict[str, int]
 
 
 def read(
@@ -45,11 +47,12 @@ def read(
     table = read_table(labels_csv)
     files, passed_over = image_files.below(root, reading.unreadable)
     table, notes_on_paths = _of_files(labels_csv, table, files)
-    missing = sorted(table.labels.keys() - set(files))
+    missing = sorted(table.labels.keys() - set(files), key=table.lines.__getitem__)
     if missing and reading.unreadable == image_files.REFUSE:
         raise UserError(
             f"`labels_csv`: {labels_csv}: {len(missing)} of {len(table.labels)} paths have no file"
-            f" in {root}, the first is {missing[0]}; remove them or choose `unreadable`=skip"
+            f" in {root}, the first is {missing[0]} in line {table.lines[missing[0]]}"
+            f"{csv_files.hint(missing[0], files)}; remove them or choose `unreadable`=skip"
         )
     _class_names(labels_csv, table, files)  # refuses before hours of reading, not after
     pixels, ids, notes = image_files.read(root, files, reading)
@@ -68,25 +71,22 @@ def read(
 def _of_files(
     labels_csv: str | os.PathLike, table: Table, files: list[str]
 ) -> tuple[Table, list[str]]:
-    """The table with its paths as the files are called, and notes.
-
-    Paths may differ from these in composition, or have the backslashes of Windows.
-    """
-    find, there = names.finder(files), set(files)
-    found = {path: find(path) for path in table.labels}
+    """The table with its paths as the files are called (see `csv_files.finder`), and notes."""
+    find = csv_files.finder(files)
+    labels: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
     of_windows = 0
-    for path in [path for path, file in found.items() if "\\" in path and file not in there]:
-        if (file := find(PurePosixPath(path.replace("\\", "/")).as_posix())) in there:
-            found[path] = file
-            of_windows += 1
-    labels = {found[path]: of_image for path, of_image in table.labels.items()}
-    if repeated := len(table.labels) - len(labels):
-        raise UserError(
-            f"`labels_csv`: {labels_csv}: {repeated} files stand there twice, written differently;"
-            " allowed: one row an image"
-        )
+    for path, of_image in table.labels.items():
+        file = find(path)
+        if file in labels:
+            raise UserError(
+                f"`labels_csv`: {labels_csv}, line {table.lines[path]}: {file} stands there twice,"
+                f" written differently in line {lines[file]}; allowed: one row an image"
+            )
+        labels[file], lines[file] = of_image, table.lines[path]
+        of_windows += path.count("\\") > file.count("\\")
     notes = [f"{of_windows} paths of the CSV have \\ where folders end"] if of_windows else []
-    return Table(labels, table.classes, table.ignored), notes
+    return Table(labels, table.classes, table.ignored, lines), notes
 
 
 def read_without_images(
@@ -109,7 +109,7 @@ def _labels(
     labels = np.zeros((len(ids), len(class_names)), np.uint8)
     for row, id_ in enumerate(ids):
         labels[row, [column[name] for name in table.labels.get(id_, ())]] = 1
-    notes = []
+    notes = names_of_classes.notes(class_names)
     if with_comma := sorted(name for name in class_names if "," in name):
         notes.append(
             f"{len(with_comma)} labels of the CSV have a comma in them, such as {with_comma[0]!r};"
@@ -135,43 +135,54 @@ def read_table(path: str | os.PathLike) -> Table:
     folder or stands there twice, and a class that is neither 0 nor 1; for a missing file; and for a
     first line without these columns.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors=names.ERRORS) as file:
-            rows = csv.reader(file)
-            header = [_column(name.strip()) for name in next(rows, [])]
-            classes = _class_columns(path, header)
-            labels: dict[str, set[str]] = {}
-            for fields in rows:
-                if not fields:
-                    continue
-                try:
-                    image, of_image = _parse(header, fields, classes)
-                    if image in labels:
-                        raise ValueError(f"{image} stands there twice; allowed: one row an image")
-                except ValueError as error:
-                    line = rows.line_num
-                    raise UserError(f"`labels_csv`: {path}, line {line}: {error}") from None
-                labels[image] = of_image
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"`labels_csv`: {path}: {error}") from None
+    rows = csv_files.rows(path, "labels_csv")
+    header = [_column(name) for name in next(rows, (1, []))[1]]
+    classes = _class_columns(path, header)
+    labels: dict[str, set[str]] = {}
+    lines: dict[str, int] = {}
+    for line, fields in rows:
+        try:
+            image, of_image = _parse(header, fields, classes)
+            if image in labels:
+                raise ValueError(
+                    f"{image} stands there twice, first in line {lines[image]}; allowed: one row an"
+                    " image"
+                )
+        except ValueError as error:
+            raise UserError(f"`labels_csv`: {path}, line {line}: {error}") from None
+        labels[image], lines[image] = of_image, line
     if classes:
-        return Table(labels, set(classes), [])
+        return Table(labels, set(classes), [], lines)
     ignored = [name for name in header if name not in (PATH, LABELS)]
-    return Table(labels, set().union(*labels.values()), ignored)
+    return Table(labels, set().union(*labels.values()), ignored, lines)
 
 
 def _class_columns(path: str | os.PathLike, header: list[str]) -> list[str]:
     """The columns that are classes; none where there is a column `labels`."""
     classes = [] if LABELS in header else [name for name in header if name != PATH]
-    complete = PATH in header and (LABELS in header or classes)
-    readable = all(map(names.is_text, header))
-    if not complete or len(set(header)) < len(header) or "" in classes or not readable:
+    if fault := _fault(header, classes):
         raise UserError(
-            f"`labels_csv`: {path}, line 1: {','.join(header)!r}; allowed: in utf-8 the different"
+            f"`labels_csv`: {path}, line 1: {','.join(header)!r}{fault}; allowed: the different"
             f" names of the columns, {PATH} and {LABELS}, or {PATH} and each class, with commas"
             " between them"
         )
     return classes
+
+
+def _fault(header: list[str], classes: list[str]) -> str:
+    """What is wrong with the names of the columns, for an error; nothing where they can be used."""
+    if mark := csv_files.other_separator(header):
+        return mark
+    if not all(map(names.is_text, header)):
+        return ", which is no utf-8"
+    if PATH not in header:
+        is_row = any("." in name for name in header[:1])
+        return ", which looks like a row, no header" if is_row else f", without a column {PATH}"
+    if repeated := [name for name in header if header.count(name) > 1]:
+        return f", with {repeated[0]!r} twice"
+    if "" in classes:
+        return ", with a column without a name"
+    return "" if LABELS in header or classes else ", without labels"
 
 
 def _column(name: str) -> str:
@@ -186,7 +197,7 @@ def _parse(header: list[str], fields: list[str], classes: list[str]) -> tuple[st
             f"{len(fields)} fields; allowed: {len(header)}, as in the first line; a field with a"
             " comma needs quotes, several labels have ; between them"
         )
-    row = {name: field.strip() for name, field in zip(header, fields, strict=True)}
+    row = dict(zip(header, fields, strict=True))
     path = PurePosixPath(row[PATH])
     is_absolute = path.is_absolute() or PureWindowsPath(row[PATH]).drive
     if not path.name or is_absolute or ".." in path.parts:

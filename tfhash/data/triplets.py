@@ -7,15 +7,17 @@ min(m, t) triplets of an in-batch group have different queries.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from tfhash import names
+from tfhash.data import csv_files
 from tfhash.errors import UserError
+
+_HEADER = ["query", "positive", "negative"]
+_OR_HEADER = f", or the header {','.join(_HEADER)}"
 
 
 def relevance(labels: np.ndarray) -> np.ndarray:
@@ -202,34 +204,31 @@ def _consecutive(count: int) -> np.ndarray:
 def read_csv(path: str | Path, ids: Sequence[str]) -> np.ndarray:
     """A CSV of (query, positive, negative) image ids -> int64 [T, 3] positions in `ids`.
 
-    An id is an image's path relative to the data folder, whose é is one character or two. A first
-    line `query,positive,negative` is skipped. Raises UserError with the line's number for a row of
-    other than three fields, an unknown id, or the same image twice in a row; for a missing or empty
-    file.
+    An id is an image's path relative to the data folder, written as `csv_files.finder` has it. A
+    first line `query,positive,negative`, in any case, is skipped. Raises UserError with the line's
+    number for a row of other than three fields, an unknown id, or the same image twice in a row;
+    for a missing or empty file.
     """
     position = {name: index for index, name in enumerate(ids)}
-    find = names.finder(ids)
-    rows: list[list[int]] = []
-    try:
-        with open(path, newline="", encoding="utf-8-sig", errors=names.ERRORS) as file:
-            for number, row in enumerate(csv.reader(file), start=1):
-                row = [find(field.strip()) for field in row]
-                if not row or (number == 1 and row == ["query", "positive", "negative"]):
-                    continue
-                if len(row) != 3 or len(set(row)) != 3:
-                    raise UserError(
-                        f"`triplets_csv`: {path}, line {number}: {row}; "
-                        "allowed: three different images, query,positive,negative"
-                    )
-                unknown = [name for name in row if name not in position]
-                if unknown:
-                    raise UserError(
-                        f"`triplets_csv`: {path}, line {number}: no image {unknown[0]!r} in the "
-                        "data; allowed: paths relative to `data_dir`"
-                    )
-                rows.append([position[name] for name in row])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"`triplets_csv`: {path}: {error}") from None
-    if not rows:
+    find = csv_files.finder(ids)
+    found: list[list[int]] = []
+    for line, fields in csv_files.rows(path, "triplets_csv"):
+        if line == 1 and [field.lower() for field in fields] == _HEADER:
+            continue
+        where = f"`triplets_csv`: {path}, line {line}"
+        row = [find(field) for field in fields]
+        if len(row) != 3 or len(set(row)) != 3:
+            raise UserError(
+                f"{where}: {fields}{csv_files.other_separator(fields)}; allowed: three different "
+                "images, query,positive,negative"
+            )
+        if unknown := [name for name in row if name not in position]:
+            raise UserError(
+                f"{where}: no image {unknown[0]!r} in the data"
+                f"{csv_files.hint(unknown[0], ids)}; allowed: paths relative to `data_dir` of "
+                f"images that were not left out{_OR_HEADER * (line == 1)}"
+            )
+        found.append([position[name] for name in row])
+    if not found:
         raise UserError(f"`triplets_csv`: {path}: no triplets in it")
-    return np.asarray(rows, np.int64)
+    return np.asarray(found, np.int64)

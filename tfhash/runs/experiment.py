@@ -45,6 +45,7 @@ def run(
     method.start(settings)
     if image_set is None:
         image_set = load_images(given.experiment)
+    tell(image_set)
     if not image_set.images.shape[1] and method.needs_pixels(settings):
         raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
     experiment = dataclasses.replace(given.experiment, dataset=image_set.name)
@@ -96,24 +97,21 @@ def run(
 
 def load_data(config: Experiment) -> tuple[ImageSet, RetrievalSplits]:
     """The images that config names, and their split."""
-    image_set = with_triplets(config, load_images(config))
+    image_set = load_images(config)
+    tell(image_set)
+    image_set = with_triplets(config, image_set)
     return image_set, split(config, image_set)
 
 
 def load_images(config: Experiment) -> ImageSet:
-    """The images that config names; says what the source has to report."""
-    image_set = sources.load(
-        config.dataset,
-        data_dir=config.data_dir,
-        image_size=config.image_size,
-        unreadable=config.unreadable,
-        max_image_megapixels=config.max_image_megapixels,
-        duplicates=config.duplicates,
-        labels_csv=config.labels_csv,
-    )
+    """The images that config names."""
+    return sources.load(**config.loading)
+
+
+def tell(image_set: ImageSet) -> None:
+    """Prints the classes with the numbers of their images, and what the source has to report."""
     for note in (image_set.summary(), *image_set.notes):
-        print(f"{config.dataset}: {shown(note)}", flush=True)
-    return image_set
+        print(f"{image_set.name}: {shown(note)}", flush=True)
 
 
 def with_triplets(config: Experiment, image_set: ImageSet) -> ImageSet:

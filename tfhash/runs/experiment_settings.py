@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tfhash.data import copies, images, splits
 from tfhash.evaluation import retrieval
@@ -50,10 +51,10 @@ class Experiment(Configuration):
         most=1000,
         group="data",
     )
-    duplicates: str = setting(
-        copies.GROUP,
-        "what becomes of images that repeat another one, of folder, csv and images: group (all "
-        "stand in one part of the split), drop, keep",
+    duplicates: str | None = setting(
+        None,
+        "what becomes of images that repeat another one: group (all stand in one part of the "
+        "split), drop, keep; by default group, and of digits and cifar10 keep",
         choices=copies.CHOICES,
         group="data",
     )
@@ -119,3 +120,9 @@ class Experiment(Configuration):
         group="judging",
     )
     name: str | None = setting(None, "a label for the report", decides=False, group="judging")
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """What decides which images are loaded, by the names that `sources.load` has for it."""
+        names = "data_dir image_size unreadable max_image_megapixels duplicates labels_csv".split()
+        return {"name": self.dataset, **{name: getattr(self, name) for name in names}}

@@ -19,6 +19,7 @@ from tfhash.runs.configurations import Configurations
 from tfhash.training.run import Run, write_arrays
 
 METRICS = "metrics.json"
+_OF_BEFORE = {"duplicates": "keep"}  # how runs went that no flag told
 _SAMPLES = "samples.npz"  # images that a run keeps of a data set that cannot be loaded by its name
 
 
@@ -57,7 +58,7 @@ def read(
     path = directory / METRICS
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-        found = Configurations.of(metrics["flags"])
+        found = Configurations.of(_OF_BEFORE | metrics["flags"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f"{METRICS} has no {error}" if isinstance(error, KeyError) else error
         raise UserError(

@@ -299,6 +299,14 @@ def test_memory_of_an_array(dtype, value, size):
     assert raised.value.message.endswith(f"({size} bytes; this server allows {size - 1})")
 
 
+def test_a_large_image():
+    """Of 1,000 x 1,000 pixels, with the largest body of 64 MiB and the memory that goes with it."""
+    image = [[[200, 100, 0]] * 1000] * 1000
+    content = json_tensors.parse(json.dumps({"instances": [image]}).encode(), 5 * 64 * 2**20)
+    array = json_tensors.inputs(content, signature(x=tf.uint8), 2**22)["x"]
+    assert (array.shape, array.sum()) == ((1, 1000, 1000, 3), 300 * 10**6)
+
+
 def test_a_long_string_among_short_ones_is_no_number(monkeypatch):
     """NumPy would make an array of strings that are all as long: no array is made at all."""
     monkeypatch.setattr(json_tensors.np, "array", None)
