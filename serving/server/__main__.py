@@ -5,6 +5,7 @@ python -m tfhash.serving.server --model_base_path=DIR/export [--port=8500]
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -107,6 +108,8 @@ def serve(config: text_protos.ModelServerConfig, how: Options, stopping: threadi
     print(BANNER, flush=True)
     server = Server(config, how)
     server.start()
+    # TensorFlow's objects are many; looking through them again takes longer than parsing a request.
+    gc.freeze()
     secured = "TLS" if server.options.ssl_config else "no TLS"
     host = server.options.host
     print(f"gRPC on {address_of(host, server.port)} ({secured})", flush=True)

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
-_LARGE = 16 * 2**20  # smaller blocks are kept for the next request, which is faster
+_LARGE = 4 * 2**20  # smaller blocks are kept for the next request, which is faster
 _ARENAS = 4
 
 

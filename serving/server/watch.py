@@ -20,7 +20,7 @@ class _Wait:
     early_end: float  # once somebody waits for `budget`
     budget: Budget | None
     error: Callable[[], RequestError]
-    ended_with: RequestError | None = None
+    ended: bool = False
 
 
 class Watch:
@@ -50,10 +50,11 @@ class Watch:
         try:
             yield
         except asyncio.CancelledError:
-            if wait.ended_with is None:
+            if not wait.ended:
                 raise
             task.uncancel()
-            raise wait.ended_with from None
+            # Made here, and kept nowhere: its traceback holds what has come of a message.
+            raise wait.error() from None
         finally:
             self._waits.discard(wait)
 
@@ -61,7 +62,8 @@ class Watch:
         """Ends all that waits now, and looks no more."""
         self._looking.cancel()
         for wait in list(self._waits):
-            self._end(wait, error())
+            wait.error = error
+            self._end(wait)
 
     async def _look(self, seconds: float) -> None:
         while True:
@@ -70,9 +72,9 @@ class Watch:
             for wait in list(self._waits):
                 contested = wait.budget is not None and wait.budget.contested
                 if now >= wait.end or contested and now >= wait.early_end:
-                    self._end(wait, wait.error())
+                    self._end(wait)
 
-    def _end(self, wait: _Wait, error: RequestError) -> None:
-        if wait.ended_with is None:
-            wait.ended_with = error
+    def _end(self, wait: _Wait) -> None:
+        if not wait.ended:
+            wait.ended = True
             wait.task.cancel()
