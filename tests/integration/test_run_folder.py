@@ -342,7 +342,7 @@ def test_a_folder_that_cannot_be_written_is_one_line_of_any_export(
     assert f"--export_dir: cannot write to {tmp_path}/x" in line and os.strerror(reason) in line
 
 
-ODD_NAMES = ["we[i]rd", "back\\slash", " 50%s a*b? "]
+ODD_NAMES = ["we[i]rd", "back\\slash", " 50%s [a]*b? "]
 
 
 @pytest.fixture
@@ -379,15 +379,6 @@ def test_a_run_folder_of_any_name_is_trained_judged_drawn_exported_and_served(
     images = np.zeros((1, 16, 16, 3), np.uint8)
     answer = servable.run("encode_images", {"images": images})["code"]
     np.testing.assert_array_equal(answer, tfhash.load(run).encode(images))
-
-
-def test_deep_checkpoints_and_logs_of_any_name(command, tmp_path):
-    run = tmp_path / ODD_NAMES[-1]
-    for steps in ("--steps=2", "--steps=2"):
-        ended = command(train, f"--model_dir={run}", *BASELINE, steps)
-        assert ended.status == 0, ended
-    assert "from step" not in ended.output  # the second time, it is found finished
-    assert list((run / "logs" / "hash").iterdir())
 
 
 COMMANDS = ("train", "evaluate", "top_results", "report.__main__", "benchmark.__main__",
