@@ -29,7 +29,7 @@ _SPEC.loader.exec_module(attacks)
 
 HOSTILE = int(os.environ.get("TFHASH_HOSTILE", 200))
 THREADS = 16
-MESSAGE, HELD, WORKING = 16, 64, 512  # MiB
+MESSAGE, HELD, WORKING = 16, 64, 256  # MiB
 FLAGS = (
     f"--max_message_mib={MESSAGE}",
     f"--max_tensor_mib={MESSAGE}",
@@ -41,9 +41,9 @@ BOUND = HELD + 9 * MESSAGE + WORKING + 64
 EXPECTED = {
     "rank_33": {"INVALID_ARGUMENT"},
     "rank_33_rest": {"400"},
-    "million_images": {"DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "OK"},
+    "million_images": {"OK"},
     "long_string": {"400"},
-    "repeated_png": {"DEADLINE_EXCEEDED", "OK"},
+    "repeated_png": {"OK"},
     "wide_image": {"RESOURCE_EXHAUSTED"},
     "many_rows": {"RESOURCE_EXHAUSTED"},
     "repeated_string": {"INVALID_ARGUMENT"},
@@ -65,7 +65,7 @@ def process(exports, embedded_process) -> Iterator[tuple]:
 @pytest.fixture(scope="module")
 def target(process) -> attacks.Target:
     server, _ = process
-    return attacks.Target(server.target, server.rest_address, MESSAGE * 2**20)
+    return attacks.Target(server.target, server.rest_address, MESSAGE * 2**20, rows=10**5)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_an_attack(process, target, first, exports, images, peak_memory, attack)
     server, pid = process
     came = attack(target)
     assert came in EXPECTED.get(attack.__name__, {came})
-    assert "no status" not in came
+    assert "no status" not in came and "late" not in came
     assert target.status_seconds() < 10
     assert peak_memory(pid) - first < BOUND
     server.prediction.Predict(server.request(images=images), timeout=60)
