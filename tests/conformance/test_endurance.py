@@ -87,7 +87,7 @@ class Malformed:
         return self.bytes_of_a_file(start + self.rng.bytes(self.rng.integers(300)))
 
     def huge_header(self):
-        width, height = (int(side) for side in self.rng.integers(8193, 65535, 2))
+        width, height = (int(side) for side in self.rng.integers(32_769, 65_500, 2))
         jpeg, png = self.files
         if self.rng.random() < 0.5:
             content = png[:16] + struct.pack(">II", width, height) + png[24:]
