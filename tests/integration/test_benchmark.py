@@ -40,7 +40,7 @@ KILLED, BROKEN = name("ssgah", 10, 1), name("lsh", 10, 1)
 FOREIGN, *REFUSED = (name(method, 1000, seed) for seed in (0, 1) for method in ("ssgah", "lsh"))
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 100) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 400) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
