@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -45,7 +46,10 @@ class Photos(NamedTuple):
 
 @pytest.fixture
 def photos(tmp_path) -> Photos:
-    """FILES links to CONTENTS images; every UNREADABLE_EVERY-th to something else."""
+    """FILES copies of CONTENTS images; every UNREADABLE_EVERY-th of something else.
+
+    No links: a real file is encoded once, whatever the number of its names.
+    """
     rng = np.random.default_rng(0)
     images = []
     for number in range(CONTENTS):
@@ -63,13 +67,13 @@ def photos(tmp_path) -> Photos:
     readable, unreadable = [], {reason: [] for reason in bad}
     (tmp_path / "photos").mkdir()
     for number in range(FILES):
-        path = tmp_path / "photos" / f"{number:05}"
+        path = tmp_path / "photos" / f"{number:05}.jpg"
         if number % UNREADABLE_EVERY == 7:
             kind = number // UNREADABLE_EVERY % len(bad)
-            os.link(tmp_path / f"content{CONTENTS + kind}", path)
+            shutil.copy(tmp_path / f"content{CONTENTS + kind}", path)
             unreadable[list(bad)[kind]].append(str(path))
         else:
-            os.link(tmp_path / f"content{number % CONTENTS}", path)
+            shutil.copy(tmp_path / f"content{number % CONTENTS}", path)
             readable.append(str(path))
     listed = [f"{FILES - len(readable):,} of {FILES:,} files have no code"]
     for reason, paths in unreadable.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import tfhash
@@ -359,6 +360,7 @@ def verified_here(monkeypatch):
 def test_a_run_folder_of_any_name_is_trained_judged_drawn_exported_and_served(
     command, verified_here, tmp_path, name
 ):
+    predict_pb2 = pytest.importorskip("tensorflow_serving.apis.predict_pb2", reason="needs serving")
     from tfhash.serving.server.servable import Servable
 
     run = tmp_path / name / "run"
@@ -377,8 +379,10 @@ def test_a_run_folder_of_any_name_is_trained_judged_drawn_exported_and_served(
     assert [path.name for path in (run / "export").iterdir()] == ["1"]
     servable = Servable("x", 1, run / "export" / "1", max_tensor_bytes=1 << 30)
     images = np.zeros((1, 16, 16, 3), np.uint8)
-    answer = servable.run("encode_images", {"images": images})["code"]
-    np.testing.assert_array_equal(answer, tfhash.load(run).encode(images))
+    request = predict_pb2.PredictRequest(inputs={"images": tf.make_tensor_proto(images)})
+    request.model_spec.signature_name = "encode_images"
+    answer = servable.predict(request, as_content=True).outputs["code"]
+    np.testing.assert_array_equal(tf.make_ndarray(answer), tfhash.load(run).encode(images))
 
 
 COMMANDS = ("train", "evaluate", "top_results", "report.__main__", "benchmark.__main__",
