@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import NamedTuple
 
 from tfhash import files
 from tfhash.errors import UserError
 
-# Why a server could not read an image of which `read` found nothing wrong: encode_bytes_partial
-# does not tell, and asking again would cost a request.
-REFUSED = "damaged, or too large in pixels"
+DAMAGED = "damaged"
+# What a graph says of an image that it does not decode: the words of data/images.py, by an assert.
+_REFUSED = re.compile(r"\[image_bytes: ([^]]+)\]")
 
 
 class Image(NamedTuple):
@@ -59,3 +60,12 @@ def read(path: str, megapixels: int) -> Image:
     """The file of an image. files.FileError where it is none, or too large for so many pixels."""
     content = files.read(path, files.max_bytes(megapixels))
     return Image(path, content.size, content.modified, content.data)
+
+
+def reason(message: str) -> str:
+    """Why a server refuses an image, of its message: a limit of the model, else `DAMAGED`.
+
+    Without the signs of a setting, as it is not that of this command.
+    """
+    refused = _REFUSED.search(message)
+    return f"refused by the model: {refused[1].replace('`', '')}" if refused else DAMAGED

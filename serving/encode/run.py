@@ -14,7 +14,7 @@ from tfhash.serving.encode import files
 from tfhash.serving.encode.files import Image
 from tfhash.serving.encode.journal import Journal
 from tfhash.serving.encode.results import Row, Source
-from tfhash.serving.errors import VersionChanged
+from tfhash.serving.errors import InvalidInput, VersionChanged
 
 _SIGNATURE = "encode_bytes_partial"  # what on_error="mask" asks
 
@@ -49,7 +49,7 @@ def encode(
             swap = _swap(source, codes.version, codes.fingerprint, codes.code.shape[1])
             if swap:
                 raise swap
-            journal.add(dict(_rows(images, codes)))
+            journal.add(dict(_rows(client, images, codes)))
             advance(len(images))
     if not source.fingerprint:  # that of a model in its place was never asked for
         now = client.metadata()
@@ -75,12 +75,21 @@ def _swap(source: Source, version: int, fingerprint: str, width: int) -> Version
     return VersionChanged(source.model, _SIGNATURE, source.target, None, message)
 
 
-def _rows(images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
+def _rows(client: HashClient, images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
     for image, code, valid in zip(images, codes.code, codes.valid, strict=True):
         if valid:
             yield image.path, Row(image.size, image.modified, code.tobytes())
         else:
-            yield image.path, Row(image.size, image.modified, None, files.REFUSED)
+            yield image.path, Row(image.size, image.modified, None, _reason(client, image))
+
+
+def _reason(client: HashClient, image: Image) -> str:
+    """Why the server refuses an image: encode_bytes_partial does not tell, encode_bytes does."""
+    try:
+        client.encode_bytes([image.content])
+    except InvalidInput as error:
+        return files.reason(error.message)
+    return files.DAMAGED
 
 
 def _read(

@@ -61,6 +61,7 @@ class FakeService(
     def __init__(self):
         self.version = 3
         self.fingerprint = "f3"  # "": an export of before there were fingerprints
+        self.refusal = "Invalid PNG data, size 4559"  # what TensorFlow says
         self.as_content = True
         self.states = [(3, State.AVAILABLE, 0, "")]
         self.requests: list[predict_pb2.PredictRequest] = []
@@ -99,7 +100,7 @@ class FakeService(
             rows = len(outputs["code"])
             outputs["fingerprint"] = np.array([self.fingerprint.encode()] * rows, object)
         if signature == "encode_bytes" and not outputs["valid"].all():
-            raise AssertionError("a file that is not readable")
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, self.refusal)
         response = predict_pb2.PredictResponse(model_spec=request.model_spec)
         response.model_spec.version.value = self.version
         for name in request.output_filter:
