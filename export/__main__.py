@@ -21,12 +21,12 @@ from absl import flags, logging  # noqa: E402
 from tfhash import export  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
+from tfhash.errors import unwritable  # noqa: E402
 from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
 from tfhash.export.verify import VerificationError  # noqa: E402
 from tfhash.hashers.shallow import ShallowSettings  # noqa: E402
 from tfhash.runs import finished, folder  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
-from tfhash.training.run import unwritable  # noqa: E402
 
 NAME = "tfhash.export"
 VERIFIED_IMAGES = 256

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfhash.errors import NotNowError, UserError
 from tfhash.networks import backbones, features
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
@@ -58,13 +62,61 @@ def test_an_interrupted_computation_goes_on_with_the_missing_chunk(tmp_path):
     first = features.cached_features(network, IMAGES, tmp_path)
     (directory,) = tmp_path.iterdir()
     chunks = sorted(directory.iterdir())
-    assert [chunk.name for chunk in chunks] == [f"{start:09d}.npy" for start in (0, 4, 8)]
-    np.save(chunks[0], np.zeros_like(first[:4]))
+    assert [chunk.name for chunk in chunks] == [f"{start:09d}.npz" for start in (0, 4, 8)]
+    np.savez(chunks[0], features=np.zeros_like(first[:4]))
     chunks[1].unlink()
-    (directory / ".000000004.tmp-1.npy").write_bytes(b"half of a file")
+    (directory / ".000000004.tmp-1.npz").write_bytes(b"half of a file")
     second = features.cached_features(network, IMAGES, tmp_path)
     assert not second[:4].any()
     np.testing.assert_array_equal(second[4:], first[4:])
+
+
+def flip_a_bit(path):
+    """Of a number, far from the file's structure."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "a flipped bit": flip_a_bit,
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "rows of another chunk": lambda path: np.savez(path, features=np.zeros([3, 256], np.float32)),
+    "another dtype": lambda path: np.savez(path, features=np.zeros([4, 256])),
+    "other arrays": lambda path: np.savez(path, codes=np.zeros([4, 256], np.float32)),
+    "objects": lambda path: np.savez(path, features=np.array([None])),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_chunk_is_named_and_computed_anew(tmp_path, capsys, damage):
+    network = make_network()
+    first = features.cached_features(network, IMAGES, tmp_path)
+    (directory,) = tmp_path.iterdir()
+    damage(directory / "000000004.npz")
+    capsys.readouterr()
+    second = features.cached_features(network, IMAGES, tmp_path)
+    np.testing.assert_array_equal(first, second)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{directory}/000000004.npz is damaged (") and line.endswith("anew")
+    features.cached_features(Unusable(network), IMAGES, tmp_path)  # it is mended
+
+
+def test_a_full_disk_is_one_line_that_leaves_no_half_of_a_file(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(NotNowError, match="`cache_dir`: cannot write to .*No space left"):
+        features.cached_features(make_network(), IMAGES, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_file_in_place_of_the_folder_is_one_line(tmp_path):
+    (tmp_path / "cache").write_text("")
+    with pytest.raises(UserError, match="`cache_dir`: cannot write to .*cache"):
+        features.cached_features(make_network(), IMAGES, tmp_path / "cache")
 
 
 def test_two_builds_of_one_backbone_have_one_fingerprint():

@@ -18,11 +18,11 @@ from tfhash import codes, places
 from tfhash.data import arrays
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
-from tfhash.errors import UserError
+from tfhash.errors import UserError, unwritable
 from tfhash.hashers.keywords import default_of, plain, signature, whole
 from tfhash.settings import build, deciding, fields_of
 from tfhash.training.checkpoints import UNREADABLE
-from tfhash.training.run import SAVED, Run, unwritable, write_text
+from tfhash.training.run import SAVED, Run, write_text
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import tensorflow as tf
 from keras import layers
 from sklearn.decomposition import PCA
 
-from tfhash.errors import UserError
+from tfhash import npz
+from tfhash.errors import unwritable
 
 CHUNK = 2048
 BATCH = 128
@@ -63,34 +65,67 @@ def cached_features(
     """network(images): uint8 [n, S, S, 3] -> float32 [n, F].
 
     They are kept in cache_dir/FINGERPRINT/ in chunks, so that an interrupted computation goes on
-    where it stopped and a second one only reads; with None, they are not kept. Shows a progress
-    bar while it computes more than one chunk.
+    where it stopped and a second one only reads; with None, they are not kept. A damaged chunk is
+    told, and computed anew. Shows a progress bar while it computes. UserError where the folder
+    cannot be written.
     """
     forward = _forward(network)
 
-    def chunk_from(start: int) -> np.ndarray:
+    def compute(start: int) -> np.ndarray:
         chunk = images[start : start + CHUNK]
         parts = [forward(chunk[i : i + BATCH]).numpy() for i in range(0, len(chunk), BATCH)]
         return np.concatenate(parts).astype(np.float32)
 
     starts = range(0, len(images), CHUNK)
     if cache_dir is None:
-        return np.concatenate([chunk_from(start) for start in starts])
+        return np.concatenate([compute(start) for start in starts])
     directory = Path(cache_dir).expanduser() / fingerprint(network, images)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"`cache_dir`: cannot write to {cache_dir} ({error})") from None
-    missing = [start for start in starts if not (directory / f"{start:09d}.npy").is_file()]
+        raise unwritable("`cache_dir`", cache_dir, error) from None
+    paths = {start: directory / f"{start:09d}.npz" for start in starts}
+    chunks = {}
+    for start, path in paths.items():
+        chunk = _read(path, len(images) - start)
+        if chunk is not None:
+            chunks[start] = chunk
+    missing = [start for start in starts if start not in chunks]
     bar: Any = keras.utils.Progbar(len(missing), unit_name="chunk") if missing else None
     for start in missing:
-        temporary = directory / f".{start:09d}.tmp-{os.getpid()}.npy"
-        np.save(temporary, chunk_from(start))
-        os.replace(temporary, directory / f"{start:09d}.npy")
+        chunks[start] = compute(start)
+        try:
+            _write(paths[start], chunks[start])
+        except OSError as error:
+            raise unwritable("`cache_dir`", cache_dir, error) from None
         bar.add(1)
-    return np.concatenate(
-        [np.load(directory / f"{start:09d}.npy", allow_pickle=False) for start in starts]
-    )
+    return np.concatenate([chunks[start] for start in starts])
+
+
+def _read(path: Path, most: int) -> np.ndarray | None:
+    """A chunk, float32 [CHUNK or `most` if fewer, F]; None where there is none, or a damaged one.
+
+    An .npz file, as its checksum tells one changed bit among the numbers.
+    """
+    if not path.is_file():
+        return None
+    try:
+        chunk = npz.read(path, ["features"])["features"]
+        if chunk.dtype != np.float32 or chunk.ndim != 2 or len(chunk) != min(CHUNK, most):
+            raise ValueError(f"{chunk.dtype} {list(chunk.shape)} in it")
+    except ValueError as error:
+        print(f"{path} is damaged ({error}): computed anew", file=sys.stderr, flush=True)
+        return None
+    return chunk
+
+
+def _write(path: Path, chunk: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npz")
+    try:
+        np.savez(temporary, features=chunk)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _forward(network: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:

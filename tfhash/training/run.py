@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tfhash.errors import NO_ROOM, NotNowError, UserError
+from tfhash.errors import NotNowError, UserError, unwritable
 from tfhash.names import encoded
 
 CHECKPOINTS = "checkpoints"
@@ -89,12 +89,6 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes directory/name in one move."""
         self.write_text(name, json.dumps(content, indent=1) + "\n")
-
-
-def unwritable(name: str, directory: Path, error: OSError) -> UserError:
-    """What to raise where a folder cannot be written; name: what gives it, such as `model_dir`."""
-    kind = NotNowError if error.errno in NO_ROOM else UserError
-    return kind(f"{name}: cannot write to {directory} ({error})")
 
 
 @contextlib.contextmanager
