@@ -207,9 +207,9 @@ def _bytes(value: Any) -> bytes:
 
 
 def _from_base64(text: str) -> bytes:
-    """As TF Serving reads it: white space does not count, and padding may be left out."""
+    """As TF Serving reads it: no white space counts; padding, = or ., may be left out."""
     digits = "".join(text.split())
-    bare = digits.rstrip("=")
+    bare = digits.rstrip("=.")
     padding = -len(bare) % 4
     if len(digits) - len(bare) not in (0, padding):
         raise ValueError("Unable to base64 decode: incorrect padding")

@@ -137,7 +137,7 @@ def test_several_inputs(content):
         ({"b64": "YQ=="}, b"a"),
         (nested(8, "a"), nested(8, b"a")),
         # As TF Serving reads them: padding may be missing, white space does not count.
-        ([{"b64": "YQ"}, {"b64": "A\nAE\r\n= "}], [b"a", b"\x00\x01"]),
+        ([{"b64": "YQ"}, {"b64": "YQ.."}, {"b64": "A\nAE\r\n= "}], [b"a", b"a", b"\x00\x01"]),
     ],
 )
 def test_strings(value, expected):
