@@ -17,7 +17,7 @@ quickstart: $(INSTALLED)
 
 # A file of tests runs in one process; two processes, whatever the machine, for TensorFlow is large.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist=loadfile
+	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
 
 # For the night: puts faults into the sources and says which of them the tests notice.
 mutants: $(INSTALLED)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
@@ -16,8 +18,31 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+# Several processes test at a time, so each of them, with what it starts, has one processor.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
 if TYPE_CHECKING:
     from tfhash.runs.configurations import Configurations
+
+
+# In this order: what comes last runs while other processes have nothing left to do.
+LONGEST = ("integration", "methods", "conformance", "export")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = [*LONGEST, "."]
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return folders.index(folder if folder in LONGEST else ".")
+
+    items.sort(key=rank)  # a stable sort
+    if os.environ.get("TFHASH_LONG") != "1":
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason="long: TFHASH_LONG=1 runs it"))
 
 
 class Ended(NamedTuple):

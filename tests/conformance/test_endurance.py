@@ -26,7 +26,7 @@ from tensorflow_serving.apis import predict_pb2
 from tfhash.data import images as image_ops
 
 MALFORMED = int(os.environ.get("TFHASH_MALFORMED", 1000))
-REQUESTS = int(os.environ.get("TFHASH_REQUESTS", 5000))
+REQUESTS = int(os.environ.get("TFHASH_REQUESTS", 2000))
 THREADS = 16
 # What one server may take above its memory after the first request, in MiB, where an input tensor
 # may ask for 64: its pixels, four times as much as float32, and the JSON of a request.

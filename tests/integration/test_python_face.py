@@ -111,20 +111,26 @@ class Interrupt(keras.callbacks.Callback):
 
 
 def test_fit_with_a_run_folder_goes_on_bit_for_bit(digits, tmp_path, capsys):
-    """Two epochs of stage 1 and three of stage 2; interrupted in the second of stage 2."""
+    """Two epochs of stage 1 and three of stage 2; interrupted in the second of stage 2.
+
+    The learning rate falls, and which images are real changes, before and after that.
+    """
     images, labels = digits
-    whole = tfhash.SSGAH(**SMALL).fit(images, labels, run_dir=tmp_path / "whole")
-    hasher = tfhash.SSGAH(**SMALL)
+    settings = {name: value for name, value in SMALL.items() if name != "condition_size"}
+    settings |= {"discriminator_dropout": 0.5, "dropout": 0.5, "hidden_units": 8}
+    settings |= {"real_fraction": 0.5, "hash_learning_rate": 0.001, "hash_decay_steps": 3}
+    whole = tfhash.DSHGAN(**settings).fit(images, labels, run_dir=tmp_path / "whole")
+    hasher = tfhash.DSHGAN(**settings)
     with pytest.raises(KeyboardInterrupt):
         hasher.fit(images, labels, run_dir=tmp_path / "cut", callbacks=[Interrupt(4)])
-    again = tfhash.SSGAH(**SMALL).fit(images, labels, run_dir=tmp_path / "cut")
+    again = tfhash.DSHGAN(**settings).fit(images, labels, run_dir=tmp_path / "cut")
     assert "from step 2 on" in capsys.readouterr().out
     np.testing.assert_array_equal(again.embed(images), whole.embed(images))
     loaded = tfhash.load(tmp_path / "cut")
     np.testing.assert_array_equal(loaded.encode(images), whole.encode(images))
     terms = whole.history["hash"]
-    assert set(whole.history) == {"gan", "hash"} and len(terms["sr"]) == 3
-    assert len(again.history["hash"]["sr"]) == 2  # of what this process did
+    assert set(whole.history) == {"gan", "hash"} and len(terms["triplet"]) == 3
+    assert len(again.history["hash"]["triplet"]) == 2  # of what this process did
     assert list((tmp_path / "whole" / "logs" / "hash").iterdir())
 
 

@@ -67,9 +67,9 @@ def arrays(path):
     found = {}
     with h5py.File(path) as file:
         file.visititems(
-            lambda name, item: found.update({name: item[()]})
-            if isinstance(item, h5py.Dataset)
-            else None
+            lambda name, item: (
+                found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+            )
         )
     return found
 
@@ -81,7 +81,7 @@ def uninterrupted(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["ssgah", pytest.param("dsh_gan", marks=pytest.mark.long)])
 def test_killed_in_both_stages_it_ends_with_the_same_weights(method, tmp_path, request):
     if method == "ssgah":
         uninterrupted = request.getfixturevalue("uninterrupted")

@@ -281,6 +281,7 @@ def test_a_class_may_have_one_image(tmp_path):
         make(changed(real_fraction=0.5)).learn(image_set, parts, Run(tmp_path / "b"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backbone", ["vgg19", "resnet50"])
 def test_large_backbones_learn_down_to_their_first_layer(backbone, one_label, tmp_path):
     """The kernels of convolutions move; what resnet50 keeps of its batches does not."""

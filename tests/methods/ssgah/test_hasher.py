@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -57,10 +59,26 @@ def test_it_is_the_method_of_its_module():
     assert methods.get("ssgah") is SSGAH
 
 
-def test_it_learns_encodes_saves_and_loads(digits, tmp_path):
-    image_set, parts = digits
-    hasher = make()
-    facts = hasher.learn(image_set, parts, Run(tmp_path))
+class Learned(NamedTuple):
+    """One that has learned, what it said, and where it keeps its stage 1."""
+
+    hasher: SSGAH
+    facts: dict[str, Any]
+    stage1: Path
+
+
+@pytest.fixture(scope="module")
+def learned(digits, tmp_path_factory) -> Learned:
+    folder = tmp_path_factory.mktemp("learned")
+    hasher = make(dataclasses.replace(CONFIG, stage1_dir=str(folder / "stage1")))
+    facts = hasher.learn(*digits, Run(folder / "run"))
+    return Learned(hasher, facts, folder / "stage1")
+
+
+def test_it_learns_encodes_saves_and_loads(digits, learned, tmp_path):
+    image_set, _ = digits
+    hasher, facts, _ = learned
+    assert json.loads(json.dumps(facts)) == facts
     gauges = facts["stage1_gauges"]
     assert set(gauges) == {"gauge/order", "gauge/class_p", "gauge/class_n"}
     codes = hasher.encode(image_set.images[:50])
@@ -108,30 +126,23 @@ def test_statistics_of_features_leave_the_queries_out(digits, weights, tmp_path)
     assert np.abs(mean - raw.mean(axis=0)).max() > 1e-4
 
 
-def test_stage_1_is_reused_over_bits_and_seeds(digits, tmp_path):
+def test_stage_1_is_reused_over_bits_and_seeds(digits, learned, tmp_path):
     image_set, parts = digits
-    config = dataclasses.replace(CONFIG, stage1_dir=str(tmp_path / "stage1"))
-    first = make(config)
-    first.learn(image_set, parts, Run(tmp_path / "a"))
-    kept = tmp_path / "stage1" / "gan-00000002.weights.h5"
+    config = dataclasses.replace(CONFIG, stage1_dir=str(learned.stage1), variant="w_ssr")
+    kept = learned.stage1 / "gan-00000002.weights.h5"
     written = kept.stat().st_mtime_ns
-    second = make(dataclasses.replace(config, variant="w_ssr"), bits=24, seed=5)
-    second.learn(image_set, parts, Run(tmp_path / "b"))
+    one, other = make(config, bits=24, seed=5), make(config, seed=6)
+    for name, hasher in (("a", one), ("b", other)):
+        hasher.learn(image_set, parts, Run(tmp_path / name))
     assert kept.stat().st_mtime_ns == written
-    third = make(dataclasses.replace(config, variant="w_ssr"), seed=6)
-    third.learn(image_set, parts, Run(tmp_path / "c"))
-    for one, other in zip(
-        second.networks["generator_p"].get_weights(),
-        third.networks["generator_p"].get_weights(),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(one, other)
+    generators = (hasher.networks["generator_p"].get_weights() for hasher in (one, other))
+    for weights, same in zip(*generators, strict=True):
+        np.testing.assert_array_equal(weights, same)
 
 
-def test_stage_1_of_another_split_or_network_is_refused(digits, tmp_path):
+def test_stage_1_of_another_split_or_network_is_refused(digits, learned, tmp_path):
     image_set, parts = digits
-    config = dataclasses.replace(CONFIG, stage1_dir=str(tmp_path))
-    make(config).learn(image_set, parts, Run(tmp_path / "a"))
+    config = dataclasses.replace(CONFIG, stage1_dir=str(learned.stage1))
     other = splits.make(image_set, seed=1, queries_per_class=5, labelled_per_class=10)
     with pytest.raises(UserError, match="`split_fingerprint`: "):
         make(config).learn(image_set, other, Run(tmp_path / "b"))
@@ -165,12 +176,6 @@ def test_no_unlabelled_images_are_allowed(digits, tmp_path):
     assert set(facts["stage1_gauges"]) == {"gauge/order"}
 
 
-def test_metrics_facts_are_plain_json(digits, tmp_path):
-    image_set, parts = digits
-    facts = make(dataclasses.replace(CONFIG, variant="w_ar")).learn(image_set, parts, Run(tmp_path))
-    assert json.loads(json.dumps(facts)) == facts
-
-
 @pytest.mark.parametrize(
     ("field", "value"),
     [("variant", "x"), ("space", "x"), ("discriminator", "x"), ("hash_optimizer", "x")],
@@ -185,7 +190,7 @@ def test_code_length_0_is_refused():
         make(bits=0)
 
 
-@pytest.mark.parametrize("gan_size", [16, 32])
+@pytest.mark.parametrize("gan_size", [16, pytest.param(32, marks=pytest.mark.long)])
 def test_images_of_g_may_be_smaller_or_larger_than_those_of_h(gan_size, check_both_stages):
     """Every term and every switch at once, with images of 24 px and unlabelled ones among them."""
     config = dataclasses.replace(
