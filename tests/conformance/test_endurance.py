@@ -262,17 +262,21 @@ def test_requests_over_hot_reloads(embedded, server, exports, images, capsys):
     codes = {version: of_version.code(images[:1]) for version, of_version in exports.items()}
     with embedded(threads=THREADS, poll_seconds=0.05) as other:
         with other.serving("tfhash", {1: exports[1].folder}):
-            left, wrong = [REQUESTS], []
+            sent, wrong = [0], []
             seen: Counter[int] = Counter()
             lock = threading.Lock()
             request = other.request(outputs=["code"], images=images[:1])
 
+            def goes_on() -> bool:
+                """As a busy machine reloads slowly: until both versions have answered."""
+                return sent[0] < REQUESTS or (len(seen) < 2 and sent[0] < 100 * REQUESTS)
+
             def work() -> None:
                 while True:
                     with lock:
-                        if not left[0]:
+                        if not goes_on():
                             return
-                        left[0] -= 1
+                        sent[0] += 1
                     try:
                         response = other.prediction.Predict(request, timeout=60)
                         version = response.model_spec.version.value
@@ -287,13 +291,13 @@ def test_requests_over_hot_reloads(embedded, server, exports, images, capsys):
             threads = [threading.Thread(target=work) for _ in range(THREADS)]
             for thread in threads:
                 thread.start()
-            reloads = reload_while(other, exports[2].folder, lambda: left[0] > 0)
+            reloads = reload_while(other, exports[2].folder, goes_on)
             for thread in threads:
                 thread.join()
     with capsys.disabled():
-        print(f"\n{REQUESTS} requests, {THREADS} threads, {reloads} reloads: {dict(seen)}")
+        print(f"\n{sent[0]} requests, {THREADS} threads, {reloads} reloads: {dict(seen)}")
     assert wrong == []
-    assert sum(seen.values()) == REQUESTS
+    assert sum(seen.values()) == sent[0] >= REQUESTS
     assert reloads and set(seen) == {1, 2}
 
 
