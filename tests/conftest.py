@@ -9,7 +9,6 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest import mock
@@ -18,7 +17,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-# Several processes test at a time, so each of them, with what it starts, has one processor.
+# Several processes test at a time: each, and what it starts, has one thread for operations.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
@@ -26,19 +25,14 @@ if TYPE_CHECKING:
     from tfhash.runs.configurations import Configurations
 
 
-# In this order: what comes last runs while other processes have nothing left to do.
+# First and in this order: what comes last runs while other processes have nothing left to do.
 LONGEST = ("integration", "methods", "conformance", "export")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    folders = [*LONGEST, "."]
-    here = Path(__file__).parent
-
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(here).parts[0]
-        return folders.index(folder if folder in LONGEST else ".")
-
-    items.sort(key=rank)  # a stable sort
+    """Sorts by LONGEST, and skips what is marked `long` unless it is asked for."""
+    starts = [f"tests/{folder}/" for folder in LONGEST]
+    items.sort(key=lambda item: [not item.nodeid.startswith(start) for start in starts])
     if os.environ.get("TFHASH_LONG") != "1":
         for item in items:
             if item.get_closest_marker("long"):

@@ -1,4 +1,4 @@
-"""Reading .npz files, and every other thing that stands where one is expected."""
+"""Writing .npz files in one move; reading them, and all else that stands where one is expected."""
 
 from __future__ import annotations
 
@@ -85,3 +85,25 @@ def test_an_npy_file_for_an_npz_is_told_by_who_reads_it(reader, tmp_path):
         (tmp_path / place).write_bytes(OTHERS["npy"][0])
     with pytest.raises(UserError, match=r"\.npz.*an \.npy file of one array"):
         reader(tmp_path / "codes" / "query.npz")
+
+
+@pytest.mark.parametrize("form", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", ["a.npz", "a"])
+def test_what_is_written_is_read(tmp_path, name, form):
+    """Under the name as it is given, in a folder that is made."""
+    arrays = {"x": np.arange(3), "n": 5}
+    npz.write(tmp_path / "new" / name, arrays, form)
+    found = npz.read(tmp_path / "new" / name)
+    assert {of: array.tolist() for of, array in found.items()} == {"x": [0, 1, 2], "n": 5}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
+
+
+def test_what_does_not_fit_leaves_what_was_there(tmp_path, file_size_limit):
+    path = tmp_path / "a.npz"
+    npz.write(path, {"x": np.zeros(2)})
+    noise = np.frombuffer(np.random.default_rng(0).bytes(9000), np.uint8)
+    with file_size_limit(4096), pytest.raises(OSError, match="File too large") as error:
+        npz.write(path, {"x": noise})
+    assert error.value.filename == str(path)
+    assert npz.read(path)["x"].tolist() == [0, 0]
+    assert list(tmp_path.iterdir()) == [path]

@@ -5,6 +5,9 @@ import os
 
 # What the system says where nothing can be written: full, over a quota or a limit, read-only.
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+# What it says where a file system was mounted without locks, as some of clusters are: work goes on
+# there without one, for no work at all would be worse.
+NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK})
 
 
 class UserError(ValueError):

@@ -1,9 +1,11 @@
-"""Reading .npz files: named arrays, without pickle."""
+"""Reading and writing .npz files: named arrays, without pickle."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,27 @@ def read(path: str | os.PathLike, keys: Iterable[str] | None = None) -> dict[str
             return {key: content[key] for key in wanted}
         except Exception as error:
             raise ValueError(_reason(error)) from None
+
+
+def write(
+    path: Path, arrays: Mapping[str, Any], form: Callable[..., None] = np.savez_compressed
+) -> None:
+    """Writes an .npz file in one move, so that no reader sees half of it.
+
+    arrays: by their names; form: np.savez_compressed, or np.savez where that gains nothing. Makes
+    the folder. OSError, which names the file, where that fails; what was there before stays.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            form(file, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or os.fspath(path)
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _reason(error: Exception) -> str:

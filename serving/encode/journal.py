@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -11,11 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+from tfhash.errors import NO_LOCKS
 from tfhash.names import shown
 from tfhash.serving.encode.results import Row, Source, cannot_write
-
-# Some file systems of clusters are mounted without locks: better there without one than not at all.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 class InUseError(Exception):
@@ -55,7 +52,7 @@ def _lock(path: Path) -> TextIO:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 file.close()
                 raise
         with contextlib.suppress(FileNotFoundError):

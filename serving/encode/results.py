@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from tfhash import npz
 from tfhash.errors import UserError
 from tfhash.names import shown
 
@@ -57,20 +57,15 @@ def write(output: Path, source: Source, rows: Mapping[str, Row]) -> None:
     coded = {path: row for path, row in rows.items() if row.code is not None}
     joined = b"".join(row.code for row in coded.values() if row.code is not None)
     codes = np.frombuffer(joined, np.uint8)
-    temporary = output.with_name(f".{output.name}.tmp-{os.getpid()}")
+    arrays = {
+        "codes": codes.reshape(len(coded), source.width),
+        "paths": np.array(list(coded), np.str_),
+        "sizes": np.array([row.size for row in coded.values()], np.int64),
+        "modified": np.array([row.modified for row in coded.values()], np.int64),
+    }
     try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                codes=codes.reshape(len(coded), source.width),
-                paths=np.array(list(coded), np.str_),
-                sizes=np.array([row.size for row in coded.values()], np.int64),
-                modified=np.array([row.modified for row in coded.values()], np.int64),
-                **source._asdict(),
-            )
-        os.replace(temporary, output)
+        npz.write(output, arrays | source._asdict())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(output, error) from None
 
 

@@ -1,4 +1,4 @@
-"""encode against two exports behind one address: both of version 1, name and length the same."""
+"""encode against real exports: two behind one address, of one version, name and length; reasons."""
 
 from __future__ import annotations
 
@@ -140,3 +140,21 @@ def test_the_model_is_swapped_between_two_runs(serve, encode, photos, tmp_path, 
     serve(1)
     assert encode(target).status == 0
     assert codes_in(tmp_path / "codes.npz") == expected(target, photos)
+
+
+def test_a_file_that_the_model_refuses_has_its_reason(serve, encode, photos, tmp_path):
+    """A limit in the graph's own words, and libpng's complaint as damage."""
+    wide = tf.io.encode_png(np.zeros([2, 600, 3], np.uint8)).numpy()
+    (tmp_path / "photos" / "wide.png").write_bytes(wide)
+    (tmp_path / "photos" / "cut.png").write_bytes(photos[0][: len(photos[0]) // 2])
+    ended = encode(serve(0))
+    assert ended.status == 1
+    assert ended.errors.splitlines() == [
+        f"2 of {FILES + 2} files have no code",
+        "1 damaged:",
+        f"  {tmp_path}/photos/cut.png",
+        "1 refused by the model: image dimensions out of range: 600 x 2 px; allowed: sides of 1 to "
+        "32768 px, one at most 100 times the other:",
+        f"  {tmp_path}/photos/wide.png",
+    ]
+    assert len(codes_in(tmp_path / "codes.npz")) == FILES

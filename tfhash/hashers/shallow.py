@@ -23,7 +23,7 @@ from tfhash.networks.encoder import FeatureEncoder
 from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_functions import HashFunctions, Scores, linear_scores
 from tfhash.settings import setting
-from tfhash.training.run import Run, write_arrays
+from tfhash.training.run import Run
 
 FEATURES = ("pixels", "gist", "backbone", "bow")
 SCALINGS = ("standardise", "centre")
@@ -211,7 +211,7 @@ class FeatureHasher(Hasher):
         directory.mkdir(parents=True, exist_ok=True)
         statistics = {f"{_SCALING}{w.name}": w.numpy() for w in self.standardise.weights}
         arrays: dict[str, Any] = statistics | self.parameters
-        write_arrays(directory / _PARAMETERS, arrays, np.savez)
+        npz.write(directory / _PARAMETERS, arrays, np.savez)
 
     def _load_weights(self, directory: Path) -> None:
         path = directory / _PARAMETERS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,7 +94,7 @@ def cached_features(
     for start in missing:
         chunks[start] = compute(start)
         try:
-            _write(paths[start], chunks[start])
+            npz.write(paths[start], {"features": chunks[start]}, np.savez)
         except OSError as error:
             raise unwritable("`cache_dir`", cache_dir, error) from None
         bar.add(1)
@@ -117,15 +116,6 @@ def _read(path: Path, most: int) -> np.ndarray | None:
         print(f"{path} is damaged ({error}): computed anew", file=sys.stderr, flush=True)
         return None
     return chunk
-
-
-def _write(path: Path, chunk: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npz")
-    try:
-        np.savez(temporary, features=chunk)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _forward(network: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:

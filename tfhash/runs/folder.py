@@ -16,7 +16,7 @@ import numpy as np
 from tfhash import npz
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
-from tfhash.training.run import Run, write_arrays
+from tfhash.training.run import Run
 
 METRICS = "metrics.json"
 _OF_BEFORE = {"duplicates": "keep"}  # how runs went that no flag told
@@ -70,7 +70,7 @@ def read(
 
 def write_codes(directory: Path, part: str, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes codes/PART.npz: codes, labels and ids of its images, without pickle."""
-    write_arrays(_codes(directory, part), arrays)
+    npz.write(_codes(directory, part), arrays)
 
 
 def read_codes(directory: Path, part: str, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -84,7 +84,7 @@ def read_codes(directory: Path, part: str, names: Sequence[str]) -> dict[str, np
 
 def write_samples(directory: Path, images: np.ndarray) -> None:
     """Keeps images of a data set that was made in Python."""
-    write_arrays(directory / _SAMPLES, {"images": images})
+    npz.write(directory / _SAMPLES, {"images": images})
 
 
 def read_samples(directory: Path, count: int) -> np.ndarray:

@@ -6,14 +6,12 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tfhash.errors import NotNowError, UserError, unwritable
+from tfhash.errors import NO_LOCKS, NotNowError, UserError, unwritable
 from tfhash.names import encoded
 
 CHECKPOINTS = "checkpoints"
@@ -112,8 +110,9 @@ def lock(directory: Path, setting: str, wait: bool = False) -> Iterator[None]:
                 f"`{setting}`: process {file.read(20).decode() or '?'} works in {directory}; "
                 "allowed: to wait for its end, or another folder"
             ) from None
-        except OSError:
-            pass  # a file system without locks: no reason not to work
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise unwritable(f"`{setting}`", directory, error) from None
         with contextlib.suppress(OSError):  # the number is for the message alone
             file.truncate(0)
             file.write(str(os.getpid()).encode())
@@ -126,21 +125,6 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         temporary.write_bytes(encoded(text))
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = error.filename or os.fspath(path)
-        raise
-
-
-def write_arrays(
-    path: Path, arrays: Mapping[str, Any], write: Callable[..., None] = np.savez_compressed
-) -> None:
-    """Writes an .npz file in one move."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}.npz")
-    try:
-        write(temporary, **arrays)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
