@@ -46,6 +46,13 @@ class Ended(NamedTuple):
     output: str
     errors: str
 
+    def line(self, name: str, status: int = 2) -> str:
+        """The one line of stderr, once it is sure that it is one of this command."""
+        assert self.status == status, self
+        (line,) = self.errors.splitlines()
+        assert line.startswith(f"{name}: error: ")
+        return line
+
 
 @contextlib.contextmanager
 def own_flags() -> Iterator[None]:

@@ -53,14 +53,6 @@ def files(tmp_path_factory) -> Path:
     return root
 
 
-def line_of(ended, name: str = train.NAME) -> str:
-    """The one line of stderr, once it is sure that it is one, and that the status is 2."""
-    assert ended.status == 2, ended
-    (line,) = ended.errors.splitlines()
-    assert line.startswith(f"{name}: error: ")
-    return line
-
-
 FOLDER = "--dataset=folder --image_size=16 --queries_per_class=2 --labelled_per_class=3"
 
 CSV = "--dataset=csv --data_dir=@one_class"
@@ -155,7 +147,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[row[0] for row in MISTAKES])
 def test_a_mistake_is_one_line_and_nothing_is_trained(command, files, tmp_path, arguments, words):
     arguments, words = (text.replace("@", f"{files}/").split() for text in (arguments, words))
-    line = line_of(command(train, f"--model_dir={tmp_path}/run", *arguments))
+    line = command(train, f"--model_dir={tmp_path}/run", *arguments).line(train.NAME)
     message = line.replace(", ", ",")
     whole = (rf"(?<!\w){re.escape(word)}(?!\w)" for word in words)
     assert [word for word in whole if not re.search(word, message)] == []
@@ -172,7 +164,7 @@ def test_skipped_images_are_counted_and_the_run_goes_on(command, files, tmp_path
         "--unreadable=skip",
         "--weights=missing.npz",
     )
-    assert "missing.npz" in line_of(ended)
+    assert "missing.npz" in ended.line(train.NAME)
     assert "1 unreadable files skipped" in ended.output
     assert "4 query, 12 database" in ended.output
 
@@ -181,18 +173,19 @@ def test_a_mistake_can_be_mended_in_the_same_folder(command, tmp_path):
     """The folder belongs to the values of its first run only once something is learned there."""
     folder = f"--model_dir={tmp_path}"
     first = command(train, folder, "--labelled_per_class=1000")
-    assert "'0' has 178 images, 1020 are needed" in line_of(first)
+    assert "'0' has 178 images, 1020 are needed" in first.line(train.NAME)
     second = command(train, folder, "--labelled_per_class=10", "--weights=missing.npz")
-    assert "missing.npz" in line_of(second)
+    assert "missing.npz" in second.line(train.NAME)
     assert "--labelled_per_class=10\n" in (tmp_path / "flags.txt").read_text()
 
 
 def test_a_run_folder_of_other_flags_is_refused(command, tmp_path):
     folder = f"--model_dir={tmp_path}"
-    line_of(command(train, folder, "--code_length=16", "--weights=missing.npz"))
+    command(train, folder, "--code_length=16", "--weights=missing.npz").line(train.NAME)
     (tmp_path / "checkpoints").mkdir()
     flags_before = (tmp_path / "flags.txt").read_text()
-    line = line_of(command(train, folder, "--code_length=24", "--weights=missing.npz"))
+    ended = command(train, folder, "--code_length=24", "--weights=missing.npz")
+    line = ended.line(train.NAME)
     assert f"--code_length: 24, but {tmp_path} was made with 16" in line
     assert (tmp_path / "flags.txt").read_text() == flags_before
 
@@ -221,13 +214,13 @@ def test_a_folder_without_a_finished_run(command, tmp_path, module, content):
     if content is not None:
         run.mkdir()
         (run / "metrics.json").write_text(content)
-    line = line_of(command(module, f"--model_dir={run}"), module.NAME)
+    line = command(module, f"--model_dir={run}").line(module.NAME)
     assert f"--model_dir: no finished run in {run}" in line
 
 
 @pytest.mark.parametrize("module", [evaluate, export], ids=["evaluate", "export"])
 def test_a_missing_model_dir_flag(command, module):
-    assert "--model_dir" in line_of(command(module), module.NAME)
+    assert "--model_dir" in command(module).line(module.NAME)
 
 
 @pytest.mark.parametrize(
