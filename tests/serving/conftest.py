@@ -74,6 +74,19 @@ class FakeService(
         self._number = itertools.count()
         self._lock = threading.Lock()
 
+    def files(self) -> int:
+        """How many files came here."""
+        return sum(len(request.inputs["image_bytes"].string_val) for request in self.requests)
+
+    def fail_at(self, number_of_request: int) -> None:
+        """From now on, this one of all requests gets an error that nobody sends again."""
+
+        def before(number, context):
+            if number == number_of_request:
+                context.abort(grpc.StatusCode.INTERNAL, "out of order")
+
+        self.before = before
+
     def Predict(self, request, context):
         if list(request.output_filter) == ["fingerprint"]:
             self.probes.append(request)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,16 +75,6 @@ def changed(**options):
 
 def test_it_is_the_method_of_its_module():
     assert methods.get("dsh_gan") is DSHGAN
-
-
-def test_the_defaults_are_those_of_section_4_2():
-    """The learning rates, momentum 0.9 of Adam, weight decay, margin, and the step of CIFAR-10."""
-    config = DSHGANConfig()
-    assert (config.gan_learning_rate, config.gan_beta_1) == (2e-4, 0.9)
-    assert (config.hash_optimizer, config.hash_learning_rate) == ("sgd", 1e-4)
-    assert (config.hash_schedule, config.hash_decay_steps) == ("step", 10_000)
-    assert (config.weight_decay, config.margin, config.real_fraction) == (5e-4, 1.0, 0.0)
-    assert config.classification and config.train_generator
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -412,32 +401,6 @@ def test_in_feature_space_a_kept_stage_1_knows_the_weights(several_labels, weigh
 )
 def test_variants_have_names(options, variant):
     assert make(changed(**options)).variant == variant
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("real_fraction", 1.5),
-        ("real_fraction", -0.1),
-        ("real_fraction", math.nan),
-        ("margin", -1.0),
-        ("weight_adversary", -1.0),
-        ("weight_class", -1.0),
-        ("hash_schedule", "x"),
-        ("space", "x"),
-        ("dropout", 1.0),
-        ("gan_size", 20),
-    ],
-)
-def test_a_wrong_value_names_the_setting(field, value):
-    with pytest.raises(UserError, match=f"`{field}`: {value!r}".replace("'", ".?")):
-        DSHGANConfig(**{field: value})
-
-
-def test_a_wrong_size_of_synthetic_images_names_the_sizes_that_there_are():
-    with pytest.raises(UserError) as error:
-        changed(gan_size=20)
-    assert str(error.value) == "`gan_size`: 20; allowed: 16, 32, 64"
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
