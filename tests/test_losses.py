@@ -286,3 +286,23 @@ def test_shapes_that_are_not_known_yet_are_no_mistake():
         return losses.squared_distance(a, b)
 
     assert values(distance(tf.zeros([1, 3]), tf.ones([1, 3]))) == [3]
+
+
+def test_pairs_are_similar_where_they_share_a_label():
+    """An item without labels is similar to none, not even to itself."""
+    labels = tf.constant([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    others = tf.constant([[0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    found = losses.similar_pairs(labels, others)
+    np.testing.assert_array_equal(found, [[1, 0, 0], [0, 0, 0]])
+    with pytest.raises(ValueError, match="must agree in their last axis"):
+        losses.similar_pairs(labels, others[:, :2])
+
+
+def test_the_likelihood_of_pairs():
+    """-log sigmoid(theta) of a similar pair, -log(1 - sigmoid(theta)) of another; no overflow."""
+    theta, similar = np.array([0.0, 1.5, -2.0, 1.5, 200.0, -200.0]), np.array([1.0, 1, 1, 0, 0, 1])
+    found = losses.pair_likelihood(tf.constant(theta, tf.float32), tf.constant(similar, tf.float32))
+    sigmoid = 1 / (1 + np.exp(-theta[:4]))
+    by_hand = -np.log(np.where(similar[:4] > 0, sigmoid, 1 - sigmoid))
+    np.testing.assert_allclose(found[:4], by_hand, rtol=1e-6)
+    np.testing.assert_allclose(found[4:], [200, 200])

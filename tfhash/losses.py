@@ -184,3 +184,20 @@ def fooling_loss(synthetic_logits: tf.Tensor, minimax: bool = False) -> tf.Tenso
     if minimax:
         return -source_loss(synthetic_logits, tf.zeros_like(synthetic_logits))
     return source_loss(synthetic_logits, tf.ones_like(synthetic_logits))
+
+
+def similar_pairs(labels: tf.Tensor, others: tf.Tensor) -> tf.Tensor:
+    """s, 1.0 for two items that share a label, else 0.0: [..., m, C], [..., n, C] -> [..., m, n].
+
+    Labels are multi-hot; an item without one is similar to none.
+    """
+    _check_last("labels", labels, "labels", others)
+    return tf.cast(tf.matmul(labels, others, transpose_b=True) > 0, tf.float32)
+
+
+def pair_likelihood(theta: tf.Tensor, similar: tf.Tensor) -> tf.Tensor:
+    """-log p(s | theta) of pairs, log(1 + exp(theta)) - s theta: two [...] -> [...] (DPSH, Eq. 1).
+
+    theta: half the inner product of two items' scores; similar: s, 1.0 or 0.0. No theta overflows.
+    """
+    return tf.nn.softplus(theta) - similar * theta

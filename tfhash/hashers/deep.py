@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from tfhash.evaluation import retrieval
 from tfhash.hashers.base import Hasher
 from tfhash.hashers.deep_settings import DeepSettings, HashConfig
 from tfhash.hashers.spaces import Space, make_space
+from tfhash.networks.hash_layer import HashNetwork
 from tfhash.training.callbacks import LogToTensorBoard, Progress, SaveCheckpoint, StopOnNonFinite
 from tfhash.training.checkpoints import Checkpoints, save_weights
 from tfhash.training.optimizers import hash_optimizer
@@ -31,6 +32,7 @@ from tfhash.training.stage import Stage
 from tfhash.training.strategies import make_strategy, precision
 
 WEIGHTS = "encoder.weights.h5"
+_BATCH = 256
 
 Gauge = Callable[[], dict[str, Any]]
 
@@ -42,9 +44,11 @@ class HashNetworkHasher(Hasher):
     batch is made of. One with more stages overrides `train_stages`.
 
     networks: by name, those of the method; space: where H works; see `spaces.Space`.
+    hash_network_class: what H is, for a method whose hash layer is another one.
     """
 
     Settings = DeepSettings
+    hash_network_class: ClassVar[type[HashNetwork]] = HashNetwork
     settings: DeepSettings
     config: HashConfig
 
@@ -60,7 +64,9 @@ class HashNetworkHasher(Hasher):
         with precision(settings.policy), self.strategy.scope():
             self.space = self.make_space()
             hidden = (config.hidden_units,) if config.hidden_units else ()
-            self.hash_network = self.space.hash_network(self.code_length, hidden, config.dropout)
+            self.hash_network = self.space.hash_network(
+                self.code_length, hidden, config.dropout, self.hash_network_class
+            )
             self._encoder = self.space.encoder(self.hash_network)
         self.networks: dict[str, keras.Model] = {"hash_network": self.hash_network}
 
@@ -242,8 +248,14 @@ class HashNetworkHasher(Hasher):
         )
         return {"validation_map": metrics.map[None]}
 
+    def scores_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
+        """What the sigmoid of H is taken of, of items as they are: float32 [n, k]."""
+        batches = np.split(positions, range(_BATCH, len(positions), _BATCH))
+        scores = [self.hash_network.scores(data.inputs[batch, 0]) for batch in batches]
+        return np.concatenate([keras.ops.convert_to_numpy(of_batch) for of_batch in scores])
+
     def _codes_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
         """Packed codes of items of the data as they are, without augmentation."""
         items = data.inputs[positions, 0]
-        activations = self.hash_network.predict(items, batch_size=256, verbose=0)
+        activations = self.hash_network.predict(items, batch_size=_BATCH, verbose=0)
         return codes.pack(codes.binarize(activations))

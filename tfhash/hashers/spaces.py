@@ -50,7 +50,11 @@ class Space(abc.ABC):
 
     @abc.abstractmethod
     def hash_network(
-        self, code_length: int, hidden_units: Sequence[int], dropout: float
+        self,
+        code_length: int,
+        hidden_units: Sequence[int],
+        dropout: float,
+        kind: type[HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         """H on items, built: [n, *item_shape] -> float32 [n, k] in (0, 1)."""
 
@@ -90,12 +94,16 @@ class PixelSpace(Space):
         return hash_network.predict(images, batch_size=256, verbose=int(len(images) > 10_000))
 
     def hash_network(
-        self, code_length: int, hidden_units: Sequence[int], dropout: float
+        self,
+        code_length: int,
+        hidden_units: Sequence[int],
+        dropout: float,
+        kind: type[HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         settings = self.settings
         keras.utils.set_random_seed(self.seed)
         backbone = build_backbone(settings, settings.frozen_through)
-        network = HashNetwork(code_length, backbone, hidden_units, dropout)
+        network = kind(code_length, backbone, hidden_units, dropout)
         network.build((None, None, None, 3))
         return network
 
@@ -136,10 +144,14 @@ class FeatureSpace(Space):
         return np.stack([self.standardise(view).numpy() for view in views], axis=1)
 
     def hash_network(
-        self, code_length: int, hidden_units: Sequence[int], dropout: float
+        self,
+        code_length: int,
+        hidden_units: Sequence[int],
+        dropout: float,
+        kind: type[HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         keras.utils.set_random_seed(self.seed)
-        network = HashNetwork(code_length, None, hidden_units, dropout)
+        network = kind(code_length, None, hidden_units, dropout)
         network.build((None, *self.item_shape))
         return network
 
