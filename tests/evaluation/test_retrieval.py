@@ -13,6 +13,7 @@ import statistics
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from tfhash import codes
 from tfhash.evaluation import retrieval
@@ -37,13 +38,13 @@ def rankings(distance: list[int], relevant: list[bool], ties: str) -> list[list[
 
 
 def brute_force_ap(all_rankings: list[list[bool]], depth: int | None) -> float:
-    """Mean sum of precisions at hits over mean number of hits, in the top `depth`."""
-    sums, hits = [], []
+    """Mean over the rankings of the mean precision at the hits of the top `depth`, or 0."""
+    means = []
     for ranking in all_rankings:
         top = ranking[:depth]
-        sums.append(sum(sum(top[: i + 1]) / (i + 1) for i, hit in enumerate(top) if hit))
-        hits.append(sum(top))
-    return sum(sums) / sum(hits) if sum(hits) else 0.0
+        precisions = [sum(top[: i + 1]) / (i + 1) for i, hit in enumerate(top) if hit]
+        means.append(statistics.mean(precisions) if precisions else 0.0)
+    return statistics.mean(means)
 
 
 def brute_force_precision(all_rankings: list[list[bool]], depth: int) -> float:
@@ -147,8 +148,8 @@ def test_balls_agree_with_brute_force(code_length, multi_label, monkeypatch):
     ("ties", "whole", "top_2", "precision_2"),
     [
         # Ranks: a miss at distance 0, then a hit and a miss tied at distance 1, in either order.
-        # Hit at rank 2: AP 1/2, at rank 3: AP 1/3. Top 2 expects 1/2 * 1/2 over 1/2 hits.
-        ("expected", (1 / 2 + 1 / 3) / 2, 1 / 2, 1 / 4),
+        # Hit at rank 2: AP 1/2, and AP@2 1/2; hit at rank 3: AP 1/3, and no hit in the top 2.
+        ("expected", (1 / 2 + 1 / 3) / 2, 1 / 4, 1 / 4),
         ("stable", 1 / 3, 0, 0),
         ("best", 1 / 2, 1 / 2, 1 / 2),
         ("worst", 1 / 3, 0, 0),
@@ -160,6 +161,14 @@ def test_a_tie_worked_by_hand(ties, whole, top_2, precision_2):
     )
     assert metrics.map == pytest.approx({None: whole, 2: top_2})
     assert metrics.precision_at == pytest.approx({2: precision_2})
+
+
+def test_one_hit_among_a_hundred_ties():
+    """In the top 10 with probability .1, then at each rank j alike, with a precision of 1 / j."""
+    by_hand = 0.1 * sum(1 / j for j in range(1, 11)) / 10
+    metrics = evaluate_ranks([0] * 100, [1] + [0] * 99, map_at=(10,))
+    assert metrics.map[10] == pytest.approx(by_hand, rel=1e-12)
+    assert by_hand == pytest.approx(0.029, abs=5e-4)  # the quotient of two expectations is .293
 
 
 def test_stable_follows_the_database():
@@ -215,19 +224,35 @@ def test_labels_and_codes_are_compared_in_every_word():
 )
 @pytest.mark.parametrize("depth", [None, 50, 5_000, 58_999])
 def test_stays_exact_at_59000_items(sizes, hits, depth):
-    """Sums the tie-aware formula rank by rank, correctly rounded by math.fsum."""
-    precisions, expected_hits = [], []
-    rank = hits_before = 0
+    """The formula rank by rank, rounded once by math.fsum, for each number of hits above the cut.
+
+    Chances of scipy; where the cut goes through no block, there is one number of hits.
+    """
+    first = hits_before = 0
+    before = []  # what the ranks of whole blocks add
+    expected = None
     for size, hit in zip(sizes, hits, strict=True):
-        for j in range(1, size + 1):
-            rank += 1
-            if depth is None or rank <= depth:
-                others = (j - 1) * (hit - 1) / (size - 1) if size > 1 else 0
-                precisions.append(hit / size * (hits_before + 1 + others) / rank)
-                expected_hits.append(hit / size)
-        hits_before += hit
-    found = math.fsum(expected_hits)
-    expected = math.fsum(precisions) / found if found else 0.0
+        m = size if depth is None else min(size, depth - first)
+        reciprocals = [1 / (first + j) for j in range(1, m + 1)]
+        once = math.fsum(reciprocals)
+        by_rank = math.fsum((j - 1) * value for j, value in enumerate(reciprocals, start=1))
+        of_hits = {}
+        for h in range(min(m, hit) + 1) if m < size else [hit]:
+            slope = (h - 1) / (m - 1) if m > 1 else 0
+            of_hits[h] = h / m * ((hits_before + 1) * once + slope * by_rank)
+        if m < size:
+            chances = scipy.stats.hypergeom(size, hit, m).pmf(list(of_hits))
+            expected = math.fsum(
+                chance * (math.fsum(before) + within) / max(hits_before + h, 1)
+                for chance, (h, within) in zip(chances, of_hits.items(), strict=True)
+            )
+            break
+        before.append(of_hits[hit])
+        first, hits_before = first + size, hits_before + hit
+        if first == depth:
+            break
+    if expected is None:
+        expected = math.fsum(before) / max(hits_before, 1)
     distance = np.repeat(range(len(sizes)), sizes)
     relevant = np.concatenate(
         [np.arange(size) < hit for size, hit in zip(sizes, hits, strict=True)]

@@ -93,9 +93,9 @@ def evaluate(
         alone, in an order of ties of their own, while `ties` still decides precision@N.
 
     AP@R is the sum of the precision at each relevant item of the top R over the number of those
-    items; where R cuts a block of ties, "expected" takes both in expectation, then divides. A query
-    with no relevant item in its top R counts 0. A ranking ends at the database's n items: an R or
-    N beyond it means n, since a search that returned everything has nothing else to be judged by.
+    items; "expected" is its expectation, also where R cuts a block of ties. A query with no
+    relevant item in its top R counts 0. A ranking ends at the database's n items: an R or N beyond
+    it means n, since a search that returned everything has nothing else to be judged by.
 
     A ball with no item in it has precision 0, and a query with no relevant item in the whole
     database has recall 0, in the means as in the precision-recall curve.
@@ -171,38 +171,80 @@ class _Ranking:
 
     def __init__(self, sizes: np.ndarray, hits: np.ndarray):
         self.sizes = sizes
+        self.hits = hits
         self.before = np.cumsum(sizes, axis=1) - sizes
         self.hits_before = np.cumsum(hits, axis=1) - hits
-        self.hit_rate = hits / np.maximum(sizes, 1)
-        self.hit_rate_beside_a_hit = (hits - 1) / np.maximum(sizes - 1, 1)
 
     def relevant_in_top(self, depth: int) -> np.ndarray:
         """Expected number of relevant items in the first `depth` ranks, float64 [q]."""
-        return (self.hit_rate * self._taken(depth)).sum(axis=1)
+        return (self.hits / np.maximum(self.sizes, 1) * self._taken(depth)).sum(axis=1)
 
     def average_precision(self, depth: int, harmonic: np.ndarray) -> np.ndarray:
-        """Expected sum of the precisions at the hits of the top `depth` over the expected hits.
+        """Expectation of the mean precision at the hits of the top `depth`, 0 without a hit.
 
-        A block of n items, r of them relevant, follows N items with h relevant ones. Its j-th item
-        is relevant with probability r / n, and if so, h + 1 + (j - 1) (r - 1) / (n - 1) of the
-        first N + j items are expected to be (McSherry and Najork, ECIR 2008). With a = h + 1,
-        b = (r - 1) / (n - 1) and the harmonic numbers H, the m ranks above the cut add up to
-            r / n * sum_{j=1..m} (a + (j - 1) b) / (N + j)
-                = r / n * (b m + (a - b (N + 1)) (H[N + m] - H[N])).
+        Of the block that the cut goes through, n items, r of them relevant, m stand above it. How
+        many of those are hits, h, is hypergeometric, and tells the number that the sum of the
+        precisions is divided by. The blocks before it are whole, and their hits certain.
 
         harmonic: float64 [database size + 1], from H[0] = 0. Returns float64 [q].
         """
-        slope = self.hit_rate_beside_a_hit
         taken = self._taken(depth)
-        reciprocals = harmonic[self.before + taken] - harmonic[self.before]
-        offset = self.hits_before + 1 - slope * (self.before + 1)
-        precisions = (self.hit_rate * (slope * taken + offset * reciprocals)).sum(axis=1)
-        hits = self.relevant_in_top(depth)
-        return np.divide(precisions, hits, out=np.zeros_like(hits), where=hits > 0)
+        whole = taken == self.sizes
+        hits = np.where(whole, self.hits, 0)
+        sums = _sum_of_precisions(hits, taken, self.before, self.hits_before, harmonic)
+        found, total = hits.sum(axis=1), sums.sum(axis=1)
+        result = total / np.maximum(found, 1)
+        for query, block in np.argwhere(~whole & (taken > 0)):
+            items, relevant = self.sizes[query, block], self.hits[query, block]
+            m = taken[query, block]
+            h, chance = _hits_of_sample(items, relevant, m)
+            within = _sum_of_precisions(
+                h, m, self.before[query, block], self.hits_before[query, block], harmonic
+            )
+            of_h = (total[query] + within) / np.maximum(found[query] + h, 1)
+            result[query] = (chance * of_h).sum()
+        return result
 
     def _taken(self, depth: int) -> np.ndarray:
         """How many items of each block stand in the first `depth` ranks."""
         return np.clip(depth - self.before, 0, self.sizes)
+
+
+def _sum_of_precisions(
+    hits: np.ndarray,
+    ranks: np.ndarray,
+    before: np.ndarray,
+    hits_before: np.ndarray,
+    harmonic: np.ndarray,
+) -> np.ndarray:
+    """Expected sum of the precisions at the hits of m ranks, r of them hits, in any order.
+
+    They follow N items with h hits. The j-th is a hit with probability r / m, and if so,
+    h + 1 + (j - 1) (r - 1) / (m - 1) of the first N + j items are expected to be (McSherry and
+    Najork, ECIR 2008). With a = h + 1, b = (r - 1) / (m - 1) and the harmonic numbers H this is
+        r / m * sum_{j=1..m} (a + (j - 1) b) / (N + j)
+            = r / m * (b m + (a - b (N + 1)) (H[N + m] - H[N])).
+
+    hits: r, ranks: m, before: N, hits_before: h, of any shapes that go together.
+    """
+    slope = (hits - 1) / np.maximum(ranks - 1, 1)
+    reciprocals = harmonic[before + ranks] - harmonic[before]
+    offset = hits_before + 1 - slope * (before + 1)
+    return hits / np.maximum(ranks, 1) * (slope * ranks + offset * reciprocals)
+
+
+def _hits_of_sample(items: int, relevant: int, sample: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many of a sample of items without replacement are relevant: the numbers, their chances.
+
+    The hypergeometric distribution, by the quotients of successive chances, whose logarithms stay
+    small where factorials would not.
+    """
+    hits = np.arange(max(0, sample - (items - relevant)), min(sample, relevant) + 1)
+    h = hits[:-1].astype(np.float64)
+    quotients = (relevant - h) * (sample - h) / ((h + 1) * (items - relevant - sample + h + 1))
+    logs = np.concatenate([[0.0], np.cumsum(np.log(quotients))])
+    chances = np.exp(logs - logs.max())
+    return hits, chances / chances.sum()
 
 
 def _tie_blocks(counts: np.ndarray, ties: str) -> _Ranking:
