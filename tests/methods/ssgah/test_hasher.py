@@ -185,6 +185,11 @@ def test_unknown_choices_name_the_setting(field, value):
         SSGAHConfig(**{field: value})
 
 
+def test_g_cannot_both_maximise_and_minimise_l_ssr():
+    with pytest.raises(UserError, match="`cooperative_ssr`: not with `ssr_updates_generator`"):
+        SSGAHConfig(cooperative_ssr=True, ssr_updates_generator=True)
+
+
 def test_code_length_0_is_refused():
     with pytest.raises(UserError, match="`code_length`: 0"):
         make(bits=0)

@@ -206,12 +206,21 @@ def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
     return (values[0] - values[1]) / (2 * step)
 
 
-@pytest.mark.parametrize("ssr_updates_generator", [False, True])
-@pytest.mark.parametrize("ar_updates_generator", [False, True])
-def test_generator_descends_its_own_objective(ssr_updates_generator, ar_updates_generator):
-    """G minimises -log D + KL - L_ar (Eq. 1, 6), with L_ssr in Eq. 9's reading: by differences."""
+# What stands before L_ssr in what G minimises.
+SIGNS_OF_SSR = {"": 0.0, "ssr_updates_generator": -1.0, "cooperative_ssr": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("reading", "ar_updates_generator"),
+    [("", False), ("", True), ("ssr_updates_generator", True), ("cooperative_ssr", True)],
+)
+def test_generator_descends_its_own_objective(reading, ar_updates_generator):
+    """G minimises -log D + KL - L_ar (Eq. 1, 6), in Eq. 9's reading also - L_ssr: by differences.
+
+    Eq. 9: min over G of L_GD - L_sr - L_ssr - L_ar.
+    """
     stage = make_stage(
-        ssr_updates_generator=ssr_updates_generator,
+        **({reading: True} if reading else {}),
         ar_updates_generator=ar_updates_generator,
         weight_ar=0.7,
         weight_kl=0.3,
@@ -222,7 +231,7 @@ def test_generator_descends_its_own_objective(ssr_updates_generator, ar_updates_
     def objective(terms):
         total = terms["generator"] + 0.3 * terms["kl"]
         total -= 0.7 * terms["ar"] if ar_updates_generator else 0.0
-        return total + (0.5 * terms["ssr"] if ssr_updates_generator else 0.0)
+        return total + SIGNS_OF_SSR[reading] * 0.5 * terms["ssr"]
 
     gradients, _ = stage.gradients(batch)
     variables = stage.variables_by_optimizer()["generator"]
@@ -252,7 +261,8 @@ def test_discriminator_hears_of_no_ranking():
     np.testing.assert_allclose(first["discriminator"], second["discriminator"], rtol=1e-5)
 
 
-def test_generator_hears_of_l_ssr_only_in_the_reading_of_eq_9():
+@pytest.mark.parametrize("reading", ["ssr_updates_generator", "cooperative_ssr"])
+def test_generator_hears_of_l_ssr_only_where_a_flag_says_so(reading):
     """Eq. 5: min over H alone. Scaling L_ssr then leaves G's gradient as it is."""
     batch = make_batch()
 
@@ -261,8 +271,8 @@ def test_generator_hears_of_l_ssr_only_in_the_reading_of_eq_9():
         return as_vectors(stage.gradients(batch)[0])["generator"]
 
     np.testing.assert_array_equal(generator(1.0), generator(5.0))
-    reading = {"ssr_updates_generator": True}
-    assert np.abs(generator(1.0, **reading) - generator(5.0, **reading)).max() > 1e-3
+    readings = [generator(weight, **{reading: True}) for weight in (1.0, 5.0)]
+    assert np.abs(readings[0] - readings[1]).max() > 1e-3
 
 
 def test_ssr_weight_waits_and_ramps():

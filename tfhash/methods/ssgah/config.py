@@ -55,7 +55,12 @@ class SSGAHConfig(GANConfig):
         "must exceed that of the swapped triplet by this much",
     )
     other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
-    ssr_updates_generator: bool = setting(False, "G minimises L_ssr, as Eq. 9 has it; not in Eq. 5")
+    ssr_updates_generator: bool = setting(
+        False, "G maximises L_ssr, as Eq. 9 has it; Eq. 5 has L_ssr for H alone"
+    )
+    cooperative_ssr: bool = setting(
+        False, "G minimises L_ssr, together with H; in no equation of the paper"
+    )
     ar_updates_generator: bool = setting(True, "G maximises L_ar, as Eq. 6 has it")
     label_smoothing: float = setting(
         0.0, "D's target for real triplets is 1 minus this", least=0, below=1
@@ -70,6 +75,10 @@ class SSGAHConfig(GANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.ssr_updates_generator and self.cooperative_ssr:
+            raise UserError(
+                "`cooperative_ssr`: not with `ssr_updates_generator`, by which G maximises L_ssr"
+            )
         if self.unlabelled_negatives == "exchanged" and self.ssr_confidence is None:
             raise UserError(
                 "`unlabelled_negatives`: exchanged needs `ssr_confidence`, for without it images "

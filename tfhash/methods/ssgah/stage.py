@@ -99,6 +99,8 @@ class SSGAHStage(Stage):
             if config.ar_updates_generator:
                 objectives["generator"] -= weight_ar_generator * ranking_ar
             if config.ssr_updates_generator:
+                objectives["generator"] -= ranking_ssr
+            if config.cooperative_ssr:
                 objectives["generator"] += ranking_ssr
         return objectives
 
