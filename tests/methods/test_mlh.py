@@ -89,8 +89,9 @@ def test_the_pairs_of_each_kind():
 
 def test_features_get_mean_squared_norm_1():
     """Squared norms 25 and 1, mean 13."""
-    got = mlh.with_unit_norm(np.array([[3.0, 4], [0, 1]]))
-    np.testing.assert_allclose(got, np.array([[3, 4], [0, 1]]) / np.sqrt(13))
+    got, norm = mlh.with_unit_norm(np.array([[3.0, 4], [0, 1]]))
+    assert norm == pytest.approx(np.sqrt(13))
+    np.testing.assert_allclose(got, np.array([[3, 4], [0, 1]]) / norm)
     with pytest.raises(UserError, match="`features`: .* are 0"):
         mlh.with_unit_norm(np.zeros((2, 3)))
 
@@ -98,6 +99,32 @@ def test_features_get_mean_squared_norm_1():
 def test_directions_have_length_1(learned):
     projection = learned(MLH, MLHConfig(updates=10)).parameters["projection"]
     np.testing.assert_allclose(np.linalg.norm(projection, axis=0), 1, rtol=1e-5)
+
+
+def test_an_offset_is_learned_where_a_setting_asks_for_it():
+    """Classes at 2 and 3 on a line: no code without an offset tells them apart, for all are > 0.
+
+    A direction of length 1 over (x / norm, 1) is (projection, offset / norm).
+    """
+    points = np.float32([[2], [2], [3], [3]]).repeat(5, axis=0)
+    labels = np.eye(2, dtype=np.uint8)[[0, 0, 1, 1]].repeat(5, axis=0)
+    data = FeatureData(points, labels, points[:0])
+
+    def learn(**settings):
+        config = MLHConfig(updates=500, **settings)
+        hasher = MLH.of(config, MLH.Settings(), code_length=8, image_size=8, seed=0)
+        return hasher.learn_functions(data)
+
+    def codes_of(functions):
+        scores = np.float32([[2], [3]]) @ functions["projection"] + functions["offset"]
+        return (scores > 0).sum(axis=0) == 1  # which bits tell the classes apart
+
+    without, learned = learn(), learn(learned_offset=True)
+    assert not without["offset"].any() and not codes_of(without).any()
+    assert codes_of(learned).any()
+    offsets = learned["offset"] / np.sqrt(np.mean(points**2))
+    lengths = np.square(learned["projection"]).sum(axis=0) + np.square(offsets)
+    np.testing.assert_allclose(lengths, 1, rtol=1e-5)
 
 
 def test_it_beats_lsh(learned, map_of, lsh_map):

@@ -26,6 +26,9 @@ class MLHConfig(Configuration):
     momentum: float = setting(0.9, "part of an update that the next one repeats", least=0, below=1)
     pairs: int = setting(100, "pairs in an update, half of them similar", least=2)
     updates: int = setting(5000, "updates of the directions", least=0)
+    learned_offset: bool = setting(
+        False, "learn an offset too: each image has one more feature, 1; else scores have mean 0"
+    )
     labelled_images: int = setting(
         5000,
         "most labelled images learned from, chosen at random; memory grows with their square",
@@ -38,8 +41,9 @@ class MLH(FeatureHasher):
 
     For a pair (x, y) with p = W'x and q = W'y the bound is the maximum over all codes g, h of
     epsilon loss(d(g, h)) + g'p + h'q, less that of g'p + h'q. Directions, the columns of W, have
-    length 1; features have mean 0, so that no offset is learned, and mean squared norm 1. Where
-    scores outgrow epsilon nothing changes any more.
+    length 1; features have mean 0 and mean squared norm 1. Where scores outgrow epsilon nothing
+    changes any more. With `learned_offset` each image has 1 as one more feature, beside those of
+    norm 1, so that a direction has an offset in it.
     """
 
     Config = MLHConfig
@@ -50,7 +54,9 @@ class MLH(FeatureHasher):
         rng = np.random.default_rng(self.seed)
         rows = some_rows(len(data.labelled), config.labelled_images, rng)
         similar, dissimilar = pairs_of_each_kind(data.relevant(rows))
-        features = with_unit_norm(data.labelled[rows])
+        features, norm = with_unit_norm(data.labelled[rows])
+        if config.learned_offset:
+            features = np.pad(features, [(0, 0), (0, 1)], constant_values=1)
         half = config.pairs // 2
         losses = config.loss_scale * hinge_losses(
             self.code_length, config.rho * self.code_length, config.dissimilar_weight
@@ -66,15 +72,17 @@ class MLH(FeatureHasher):
             step = config.momentum * step + config.learning_rate * gradient
             projection += step
             projection /= np.linalg.norm(projection, axis=0)
+        if config.learned_offset:  # of features that are not over their norm
+            return {"projection": projection[:-1], "offset": norm * projection[-1]}
         return {"projection": projection, "offset": np.zeros(self.code_length)}
 
 
-def with_unit_norm(features: np.ndarray) -> np.ndarray:
-    """Features [n, F] over one number, so that their mean squared norm is 1."""
+def with_unit_norm(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, F] over one number, so that their mean squared norm is 1; and the number."""
     norm = np.sqrt(np.square(features).sum(axis=1).mean())
     if norm == 0:
         raise UserError("`features`: those of all labelled images are 0; they must differ")
-    return features / norm
+    return features / norm, norm
 
 
 def pairs_of_each_kind(relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
