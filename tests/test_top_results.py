@@ -76,7 +76,7 @@ def two_runs(write_run):
 def test_every_run_answers_the_same_queries(digits, two_runs, monkeypatch):
     _, image_set, parts = digits
     drawn = []
-    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args: drawn.append(args))
+    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args, hit: drawn.append(args))
     top_results.draw(two_runs, Path("unused.png"), query_count=3)
     ((queries, rows, path),) = drawn
     chosen = parts.query[[0, len(parts.query) // 2 - 1, -1]]  # 200 queries: 0, 99 (of 99.5), 199
@@ -94,9 +94,28 @@ def test_every_run_answers_the_same_queries(digits, two_runs, monkeypatch):
         np.testing.assert_array_equal(hits[row], same)
 
 
+def test_an_excellent_result_has_all_labels_of_its_query():
+    """DSH-GANs, Fig. 5: the query's two labels; the second query has none."""
+    queries = np.array([[1, 1, 0], [0, 0, 0]], np.uint8)
+    results = np.array([[[1, 1, 1], [1, 0, 1], [0, 0, 1]]] * 2, np.uint8)
+    found = {name: top_results.are_hits(queries, results, name) for name in ("any", "all")}
+    np.testing.assert_array_equal(found["any"], [[True, True, False], [False] * 3])
+    np.testing.assert_array_equal(found["all"], [[True, False, False], [False] * 3])
+
+
+@pytest.mark.parametrize(("relevant", "hit"), [("any", "relevant"), ("all", "excellent")])
+def test_the_flag_decides_what_a_hit_is(two_runs, command, monkeypatch, relevant, hit):
+    asked, drawn = [], []
+    monkeypatch.setattr(top_results, "are_hits", lambda *args: asked.append(args[2]))
+    monkeypatch.setattr(figures, "top_results_of_methods", lambda *_, hit: drawn.append(hit))
+    flag = [] if relevant == "any" else [f"--relevant={relevant}"]
+    assert command(top_results, *two_runs, "--output=unused.png", *flag).status == 0
+    assert (asked, drawn) == ([relevant] * 2, [hit])
+
+
 def test_runs_of_one_title_have_their_folder(write_run, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args: drawn.append(args))
+    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args, hit: drawn.append(args))
     runs = [write_run(name, constant) for name in ("one", "two")]
     top_results.draw(runs, Path("unused.png"), query_count=1)
     assert list(drawn[0][1]) == [f"ssgah, 16 bits ({folder})" for folder in runs]
@@ -104,7 +123,7 @@ def test_runs_of_one_title_have_their_folder(write_run, monkeypatch):
 
 def test_more_queries_than_there_are_means_all(two_runs, digits, monkeypatch):
     drawn = []
-    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args: drawn.append(args))
+    monkeypatch.setattr(figures, "top_results_of_methods", lambda *args, hit: drawn.append(args))
     top_results.draw(two_runs[:1], Path("unused.png"), query_count=10_000)
     assert len(drawn[0][0]) == len(digits[2].query)
 

@@ -25,6 +25,8 @@ from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 
 NAME = "tfhash.top_results"
 TOP = 10
+# Which results are framed as hits: those that share a label with the query, or have all of its.
+RELEVANT = {"any": "relevant", "all": "excellent"}
 OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
 
 
@@ -33,13 +35,15 @@ def draw(
     output: Path,
     query_count: int = 5,
     own: Mapping[str, Any] | None = None,
+    relevant: str = "any",
 ) -> None:
     """Draws the ten nearest images of the same queries in every run, as one PNG.
 
     folders: finished runs on one split. query_count: queries, evenly spread over those of the
-    split. own: where the data set of the first run is now, by the names of flags. An image is
-    relevant that shares a label with the query. Items at one distance stand in the order of the
-    database. Raises UserError where a run cannot be read, or runs differ in their split.
+    split. own: where the data set of the first run is now, by the names of flags. relevant: "any",
+    an image is that shares a label with the query; "all", one is that has all labels of the query,
+    "excellent" in Fig. 5 of DSH-GANs. Items at one distance stand in the order of the database.
+    Raises UserError where a run cannot be read, or runs differ in their split.
     """
     runs = [_read(one) for one in folders]
     _check_splits(folders, runs)
@@ -60,12 +64,23 @@ def draw(
             for part in ("query", "database")
         )
         top = parts.database[codes.nearest(query[chosen], database, TOP)]
-        shared = np.einsum("qc,qrc->qr", images.labels[queries], images.labels[top])
-        rows[title] = images.images[top], shared > 0
+        hits = are_hits(images.labels[queries], images.labels[top], relevant)
+        rows[title] = images.images[top], hits
     try:
-        figures.top_results_of_methods(images.images[queries], rows, output)
+        figures.top_results_of_methods(images.images[queries], rows, output, hit=RELEVANT[relevant])
     except OSError as error:
         raise UserError(f"--output={output}: {error}") from None
+
+
+def are_hits(of_queries: np.ndarray, of_results: np.ndarray, relevant: str) -> np.ndarray:
+    """Which results share any label with their query, or have all of its.
+
+    Multi-hot [q, C] and [q, r, C]; relevant: of RELEVANT. Returns bool [q, r]; a query without a
+    label has no hit.
+    """
+    shared = np.einsum("qc,qrc->qr", of_queries.astype(np.int64), of_results)
+    needed = 1 if relevant == "any" else of_queries.sum(axis=1, keepdims=True)
+    return (shared > 0) & (shared >= needed)
 
 
 def _read(directory: Path) -> dict:
@@ -104,6 +119,12 @@ def _titles(folders: Sequence[Path], runs: Sequence[dict]) -> list[str]:
 def define_flags() -> None:
     config_flags.define_path("output", None, "PNG file to write", required=True)
     flags.DEFINE_integer("queries", 5, "how many queries", lower_bound=1)
+    flags.DEFINE_enum(
+        "relevant",
+        "any",
+        list(RELEVANT),
+        "hits have any label of the query; or all: excellent ones",
+    )
     config_flags.define_of_run(Experiment, OF_DATA)
 
 
@@ -112,7 +133,8 @@ def main(argv: list[str]) -> int:
     if not argv[1:]:
         raise UserError(f"no run given; usage: python -m {NAME} RUN [RUN ...] --output=FILE")
     own = config_flags.of_run(OF_DATA)
-    draw([Path(run) for run in argv[1:]], Path(given.output), given.queries, own)
+    runs = [Path(run) for run in argv[1:]]
+    draw(runs, Path(given.output), given.queries, own, given.relevant)
     print(f"wrote {shown(given.output)}")
     return 0
 

@@ -59,13 +59,15 @@ def top_results_of_methods(
     query_images: np.ndarray,
     results: Mapping[str, tuple[np.ndarray, np.ndarray]],
     path: str | os.PathLike,
+    *,
+    hit: str = "relevant",
 ) -> None:
     """Draws the top results of several methods below each other, query after query.
 
     query_images uint8 [q, H, W, 3]; results: name of the method -> its result images, uint8
-    [q, r, H, W, 3], nearest first, and hits, bool [q, r]; frames as in `top_results` (DSH-GANs,
-    Fig. 5, has queries in rows too). Writes a PNG to `path`. Raises ValueError where there is no
-    method or an array does not fit.
+    [q, r, H, W, 3], nearest first, and hits, bool [q, r]; hit: what a hit is called; frames as in
+    `top_results` (DSH-GANs, Fig. 5, has queries in rows too). Writes a PNG to `path`. Raises
+    ValueError where there is no method or an array does not fit.
     """
     if not results:
         raise ValueError("results is empty; allowed: at least one method")
@@ -83,7 +85,7 @@ def top_results_of_methods(
             rows.append(_Row(top, drawn(name), beside, images[query], hits[query]))
             top += height / width + ROW_GAP
         top += BLOCK_GAP
-    _draw_results(rows, path)
+    _draw_results(rows, path, hit)
 
 
 def image_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
@@ -105,7 +107,9 @@ def image_grid(rows: Sequence[np.ndarray]) -> np.ndarray:
     return grid[:-GRID_GAP, :-GRID_GAP]
 
 
-def _draw_results(rows: Sequence[_Row], path: str | os.PathLike) -> None:
+def _draw_results(
+    rows: Sequence[_Row], path: str | os.PathLike, hit_name: str = "relevant"
+) -> None:
     """Draws rows of a query, framed results and their precision."""
     result_count, height, width, _ = rows[0].results.shape
     aspect = height / width  # the figure's unit is the width of an image
@@ -127,7 +131,7 @@ def _draw_results(rows: Sequence[_Row], path: str | os.PathLike) -> None:
         axes.set_yticks([row.top + aspect / 2 for row in rows], labels=[row.name for row in rows])
         axes.legend(
             handles=[_frame(0, 0, 1, hit) for hit in (True, False)],
-            labels=["relevant", "not relevant"],
+            labels=[hit_name, f"not {hit_name}"],
             loc="upper center",
             bbox_to_anchor=(0.5, 0),
             ncols=2,
