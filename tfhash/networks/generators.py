@@ -2,7 +2,9 @@
 
 Images are in [-1, 1]. The image networks follow DCGAN: strided convolutions, batch normalisation,
 ReLU in the generator and LeakyReLU elsewhere, weights from N(0, .02). Batch statistics are taken
-over all replicas of a strategy, so that the number of replicas does not change the result.
+over all replicas of a strategy, so that the number of replicas does not change the result. The
+condition module differs in one point: it has no batch normalisation, of which the paper says
+nothing, so that a condition tells of its own image alone and not of those beside it.
 """
 
 from __future__ import annotations

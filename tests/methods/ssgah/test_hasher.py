@@ -168,6 +168,16 @@ def test_the_baseline_has_no_gan_and_the_same_labelled_batches(digits, tmp_path)
     assert baseline.draw(image_set, parts, tmp_path) == []
 
 
+def test_without_a_condition_module_both_stages_learn(digits, tmp_path):
+    image_set, parts = digits
+    hasher = make(dataclasses.replace(CONFIG, condition=False))
+    hasher.learn(image_set, parts, Run(tmp_path))
+    assert "condition" not in hasher.networks and hasher.history["gan"]["kl"] == [0.0]
+    one, other = (hasher.synthesise(x)[0] for x in (image_set.images[:3], image_set.images[3:6]))
+    np.testing.assert_array_equal(one, other)
+    assert hasher.draw(image_set, parts, tmp_path)[0].is_file()
+
+
 def test_no_unlabelled_images_are_allowed(digits, tmp_path):
     """What labelled images there are then feed G, D and L_ssr."""
     image_set, parts = digits

@@ -88,6 +88,8 @@ def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0
     networks["condition"](tf.zeros((1, GAN_ITEM)))
     networks["discriminator"]((tf.zeros((1, GAN_ITEM)),) * 3)
     config = SSGAHConfig(**options)
+    if not config.condition:
+        del networks["condition"]
     stage = SSGAHStage(
         networks,
         TinySpace(),
@@ -273,6 +275,24 @@ def test_generator_hears_of_l_ssr_only_where_a_flag_says_so(reading):
     np.testing.assert_array_equal(generator(1.0), generator(5.0))
     readings = [generator(weight, **{reading: True}) for weight in (1.0, 5.0)]
     assert np.abs(readings[0] - readings[1]).max() > 1e-3
+
+
+def test_without_a_condition_module_c_is_noise_alone():
+    """Another x gives the same synthetic items, and the KL term is 0; G_p and G_n still learn."""
+    stage, batch = make_stage(condition=False), make_batch()
+    x = tf.concat([batch["images"], batch["unlabelled"]], axis=1)
+    one, other = (stage._synthesise(items, batch["noise"]) for items in (x, x + 1))
+    for item, same in zip(one, other, strict=True):
+        np.testing.assert_array_equal(item, same)
+    expected = stage.generator_p(tf.reshape(batch["noise"], [-1, CONDITION + NOISE]))
+    np.testing.assert_allclose(tf.reshape(one[0], expected.shape), expected, rtol=1e-6)
+    assert float(one[2]) == 0
+    with_module = make_stage()
+    first, second = (with_module._synthesise(items, batch["noise"])[0] for items in (x, x + 1))
+    assert np.abs(first - second).max() > 1e-3
+    gradients, _ = stage.gradients(batch)
+    assert len(gradients["generator"]) == 2 * len(stage.generator_p.trainable_variables)
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients["generator"])
 
 
 def test_ssr_weight_waits_and_ramps():

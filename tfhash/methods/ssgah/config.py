@@ -65,6 +65,9 @@ class SSGAHConfig(GANConfig):
     label_smoothing: float = setting(
         0.0, "D's target for real triplets is 1 minus this", least=0, below=1
     )
+    condition: bool = setting(
+        True, "the condition module; without it c is noise alone, the third variant of Fig. 3"
+    )
     condition_size: int = setting(128, "length of the condition c", least=1)
     residual: bool = setting(False, "G_p answers x changed by what it decodes, not an item anew")
     discriminator: str = setting(

@@ -20,7 +20,7 @@ from tfhash.hashers.deep import Gauge
 from tfhash.hashers.gan import GANHasher, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
-from tfhash.methods.ssgah.stage import SSGAHStage, synthesise
+from tfhash.methods.ssgah.stage import GENERATORS, SSGAHStage, synthesise
 from tfhash.networks.discriminators import JointDiscriminator, SiameseDiscriminator
 from tfhash.training.run import Run
 
@@ -35,7 +35,7 @@ class SSGAH(GANHasher):
 
     Config = SSGAHConfig
     config: SSGAHConfig
-    stage1_flags = ("residual", "condition_size", "weight_kl", "label_smoothing")
+    stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
     @property
     def variant(self) -> str | None:
@@ -70,15 +70,16 @@ class SSGAH(GANHasher):
     def _build_gan(self) -> None:
         config, space = self.config, self.space
         with self.strategy.scope():
-            condition = space.condition(config.condition_size)
             code = tf.zeros((1, config.condition_size + config.noise_size))
-            gan = {
-                "condition": condition,
+            gan: dict[str, keras.Model] = {}
+            if config.condition:
+                gan["condition"] = space.condition(config.condition_size)
+                gan["condition"](space.example(1))
+            gan |= {
                 "generator_p": space.generator("generator_p", 200),
                 "generator_n": space.generator("generator_n", 300),
                 "discriminator": self._discriminator(),
             }
-            condition(space.example(1))
             gan["generator_p"](code)
             gan["generator_n"](code)
             gan["discriminator"]((space.example(1),) * 3)
@@ -152,7 +153,8 @@ class SSGAH(GANHasher):
         size = self.config.condition_size + self.config.noise_size
         positive, negative, _ = synthesise(
             self.space,
-            [self.networks[name] for name in ("condition", "generator_p", "generator_n")],
+            self.networks.get("condition"),
+            [self.networks[name] for name in GENERATORS],
             tf.cast(x, tf.float32),
             tf.random.stateless_normal((len(x), size), seed=(self.seed, 1)),
             residual=self.config.residual,

@@ -14,6 +14,7 @@ from tfhash.training.groups import grouped, items_of, share, ungrouped
 from tfhash.training.stage import Stage
 
 GAN_TERMS = ("discriminator", "generator", "kl", "order_accuracy")
+GENERATORS = ("generator_p", "generator_n")
 RANKING_TERMS = {
     "sr": ("sr", "sr_active", "positive_distance", "negative_distance", "bit_balance"),
     "ssr": ("ssr", "ssr_active", "ssr_kept", "ssr_weight"),
@@ -24,9 +25,9 @@ RANKING_TERMS = {
 class SSGAHStage(Stage):
     """Stage 1 (rankings empty), stage 2, or one of its ablations.
 
-    networks: hash_network, and unless only L_sr is asked for also condition, generator_p,
-    generator_n, discriminator. rankings: which of "sr", "ssr", "ar" H minimises. train_gan:
-    whether G and D learn. weight_ssr: the weight of L_ssr after its ramp.
+    networks: hash_network, and unless only L_sr is asked for also generator_p, generator_n,
+    discriminator, and condition where the config has one. rankings: which of "sr", "ssr", "ar" H
+    minimises. train_gan: whether G and D learn. weight_ssr: the weight of L_ssr after its ramp.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class SSGAHStage(Stage):
         if self.rankings:
             variables["hash"] = self.hash_network.trainable_variables
         if self.train_gan:
-            generator = (self.condition, self.generator_p, self.generator_n)
-            variables["generator"] = [v for part in generator for v in part.trainable_variables]
+            parts = [*([self.condition] if self.config.condition else []), *self._generators()]
+            variables["generator"] = [v for part in parts for v in part.trainable_variables]
             variables["discriminator"] = self.discriminator.trainable_variables
         return variables
 
@@ -104,12 +105,15 @@ class SSGAHStage(Stage):
                 objectives["generator"] += ranking_ssr
         return objectives
 
+    def _generators(self) -> list[keras.Model]:
+        return [getattr(self, name) for name in GENERATORS]
+
     def _synthesise(self, x: tf.Tensor, noise: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """x [B, j, ...], noise [B, j, d] -> G_p(x), G_n(x) [B, j, ...], and the KL term."""
-        networks = (self.condition, self.generator_p, self.generator_n)
         positive, negative, kl = synthesise(
             self.space,
-            networks,
+            self.condition if self.config.condition else None,
+            self._generators(),
             ungrouped(x),
             ungrouped(noise),
             residual=self.config.residual,
@@ -255,7 +259,8 @@ def _with_shape(items: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
 
 def synthesise(
     space: GANSpace,
-    networks: Sequence[keras.Model],
+    condition: keras.Model | None,
+    generators: Sequence[keras.Model],
     x: tf.Tensor,
     noise: tf.Tensor,
     *,
@@ -264,18 +269,22 @@ def synthesise(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """G_p(x), G_n(x) and the KL term of each item (SSGAH, section 3.1).
 
-    networks: condition module, G_p, G_n; x [n, ...]; noise [n, d], normal: first the part by which
-    c is drawn from N(mu, Sigma), then z. Answers [n, ...] twice, and float32 [n].
+    generators: G_p, G_n; x [n, ...]; noise [n, d], normal: first the part by which c is drawn from
+    N(mu, Sigma), then z. Without a condition module c is that part itself, and the KL term 0.
+    Answers [n, ...] twice, and float32 [n].
     """
-    condition, generator_p, generator_n = networks
+    generator_p, generator_n = generators
     x = space.to_gan(x)
-    mean, log_variance = condition(x, training=training)
-    epsilon, z = tf.split(noise, [mean.shape[-1], -1], axis=-1)
-    c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
+    c_and_z, kl = noise, tf.zeros(tf.shape(noise)[:1])
+    if condition is not None:
+        mean, log_variance = condition(x, training=training)
+        epsilon, z = tf.split(noise, [mean.shape[-1], -1], axis=-1)
+        c_and_z = tf.concat([mean + tf.exp(0.5 * log_variance) * epsilon, z], axis=-1)
+        kl = losses.kl_to_standard_normal(mean, log_variance)
     positive = generator_p(c_and_z, training=training)
     positive = space.synthetic(positive, x if residual else None)
     negative = space.synthetic(generator_n(c_and_z, training=training))
-    return positive, negative, losses.kl_to_standard_normal(mean, log_variance)
+    return positive, negative, kl
 
 
 def default_of(margin: float | None, default: float) -> float:
