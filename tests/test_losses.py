@@ -306,3 +306,21 @@ def test_the_likelihood_of_pairs():
     by_hand = -np.log(np.where(similar[:4] > 0, sigmoid, 1 - sigmoid))
     np.testing.assert_allclose(found[:4], by_hand, rtol=1e-6)
     np.testing.assert_allclose(found[4:], [200, 200])
+
+
+def test_the_sign_of_0_is_that_of_its_bit():
+    """A bit is 1 where its score is above 0."""
+    found = losses.signs(tf.constant([0.0, -0.0, 1e-30, -2.0])).numpy()
+    np.testing.assert_array_equal(found, [-1, -1, 1, -1])
+
+
+def test_quantisation_by_hand():
+    """(1 - 2)² + (-1 - 0)² = 2 and (-1 + 1)² + (1 - 4)² = 9; codes have no gradient."""
+    scores, codes = tf.constant([[2.0, 0.0], [-1.0, 4.0]]), tf.constant([[1.0, -1.0], [-1.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([scores, codes])
+        loss = losses.quantisation_loss(scores, codes)
+    of_scores, of_codes = tape.gradient(loss, [scores, codes])
+    assert loss.numpy() == pytest.approx(5.5)
+    np.testing.assert_allclose(of_scores, [[1, 1], [0, 3]])
+    assert of_codes is None

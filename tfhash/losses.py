@@ -201,3 +201,16 @@ def pair_likelihood(theta: tf.Tensor, similar: tf.Tensor) -> tf.Tensor:
     theta: half the inner product of two items' scores; similar: s, 1.0 or 0.0. No theta overflows.
     """
     return tf.nn.softplus(theta) - similar * theta
+
+
+def signs(scores: tf.Tensor) -> tf.Tensor:
+    """1.0 where a score is above 0, so that its bit is 1, else -1.0 (of 0, too): [...] -> [...]."""
+    return tf.where(scores > 0, 1.0, -1.0)
+
+
+def quantisation_loss(scores: tf.Tensor, codes: tf.Tensor) -> tf.Tensor:
+    """The mean over images of |b - u|²: scores u, codes b in {-1, 1}, two [..., k] -> a scalar.
+
+    The codes get no gradient.
+    """
+    return tf.reduce_mean(squared_distance(scores, tf.stop_gradient(codes)))

@@ -34,6 +34,7 @@ def setting(
     decides: bool = True,
     path: bool = False,
     from_run: bool = True,
+    search: Sequence[Any] = (),
 ) -> Any:
     """A field of a configuration, from which its flag and its keyword are made.
 
@@ -43,7 +44,8 @@ def setting(
     result of a run; a run folder refuses to go on under other values of the fields that do. path:
     whether it names a file or folder; then a `~` stands for the home folder. from_run: whether what
     a run folder says of it counts for who reads that folder. False for what lets code run or is
-    written to: a folder from elsewhere has no say in that.
+    written to: a folder from elsewhere has no say in that. search: values that a search for good
+    settings draws from; None there leaves the field as it was given.
     """
     limits = {"least": least, "above": above, "most": most, "below": below}
     return dataclasses.field(
@@ -56,6 +58,7 @@ def setting(
             "decides": decides,
             "path": path,
             "from_run": from_run,
+            "search": tuple(search),
         },
     )
 
@@ -149,13 +152,16 @@ def lines(config: Any, prefix: str = "") -> list[str]:
     result = []
     for name in fields_of(type(config)):
         value = getattr(config, name)
-        if isinstance(value, tuple):
-            value = ",".join(str(item) for item in value)
-        if isinstance(value, bool):
-            value = str(value).lower()
         if value is not None:
-            result.append(f"--{prefix}{name}={value}")
+            result.append(f"--{prefix}{name}={as_text(value)}")
     return result
+
+
+def as_text(value: Any) -> str:
+    """A value as it stands in a command line."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def deciding(config: Any, prefix: str = "") -> dict[str, Any]:

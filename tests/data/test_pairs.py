@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfhash.data.pairs import InBatchPairs
+from tfhash.data.pairs import InBatchPairs, check_pairs
 from tfhash.errors import UserError
 
 LABELS = np.eye(3, dtype=np.uint8)[np.arange(12) % 3]
@@ -79,3 +79,13 @@ def test_pairs_of_one_kind_alone_are_a_mistake_of_the_user(labels):
 def test_two_that_share_a_label_and_two_that_do_not_are_enough(labels):
     members, _ = drawn_of(InBatchPairs(np.array(labels, np.uint8), 3))
     assert sorted(members) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("labels", [np.ones((4, 1)), np.eye(4), [[1, 1], [1, 0], [1, 1]], [[1, 0]]])
+def test_pairs_of_one_kind_are_refused(labels):
+    with pytest.raises(UserError, match="`labelled_per_class`: the . .* of one kind alone; two"):
+        check_pairs(np.asarray(labels, np.uint8))
+
+
+def test_pairs_of_both_kinds_pass():
+    check_pairs(np.uint8([[1, 1, 0], [0, 1, 0], [0, 0, 1]]))

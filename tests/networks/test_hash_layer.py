@@ -170,6 +170,21 @@ def test_heads_beside_the_hash_layer_answer_what_they_answer_alone():
     np.testing.assert_allclose(together, tf.concat(alone, 1), rtol=1e-5, atol=1e-6)
 
 
+def test_scores_of_features_that_a_caller_dropped_from():
+    """Features, what is left of them, and scores of that: step by step what `scores` answers."""
+    network = make_on_features(dropout=0.5)
+    head = keras.layers.Dense(2)
+    head.build((None, network.width))
+    features = network.features(FEATURES)
+    whole = network.scores(FEATURES, training=True, dropout_seed=SEED, beside=[head])
+    dropped = network.dropped(features, SEED)
+    np.testing.assert_array_equal(network.scores_of(dropped, [head]), whole)
+    assert np.abs(network.scores_of(features, [head]) - whole).max() > 1e-3
+    with pytest.raises(ValueError, match="dropout_seed"):
+        network.dropped(features, None)
+    assert make_on_features().dropped(features, None) is features
+
+
 def test_width_is_what_the_hash_layer_sees():
     assert make_on_features().width == 5
     network = HashNetwork(2, backbones.build("small_cnn"))

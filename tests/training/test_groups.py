@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from tfhash.training.groups import grouped, items_of, share, ungrouped
+from tfhash.training.groups import bit_balance, grouped, items_of, share, ungrouped
 
 
 def test_items_of_puts_unlabelled_items_behind_the_labelled_of_each_group():
@@ -28,3 +29,9 @@ def test_ungrouped_and_back():
 
 def test_share_counts_what_is_true():
     assert share(tf.constant([True, False, False, True, True])) == np.float32(0.6)
+
+
+def test_bit_balance_by_hand():
+    """Shares of ones are 1, 1/2 and 1/4: .5, 0 and .25 from a half."""
+    scores = tf.constant([[1.0, 1, 1], [1, 1, -1], [1, 0, -1], [1, -1, -1]])
+    assert bit_balance(scores > 0).numpy() == pytest.approx(0.25)

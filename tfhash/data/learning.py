@@ -36,6 +36,11 @@ class LearningData:
         """The images that triplets are made of: positions in inputs."""
         return self.splits.labelled if self.listed is None else np.arange(len(self.inputs))
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a labelled image has several labels."""
+        return bool((self.labels[self.labelled].sum(axis=1, dtype=int) > 1).any())
+
     def triplets(self, kind: str, group_size: int, per_query: int) -> Sampler:
         """Triplets of the labelled images, or the user's own: "images" are positions in `labelled`.
 

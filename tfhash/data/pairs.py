@@ -9,6 +9,31 @@ import numpy as np
 from tfhash.errors import UserError
 
 
+def count_similar(labels: np.ndarray) -> int:
+    """How many of the n² pairs share a label: multi-hot [n, C]; each image is a pair with itself.
+
+    No n² numbers are held: images of the same labels count at once.
+    """
+    sets, counts = np.unique(labels > 0, axis=0, return_counts=True)
+    of_sets = sets.astype(np.float32)
+    return sum(
+        int(count * counts[of_sets @ one > 0].sum())
+        for one, count in zip(of_sets, counts, strict=True)
+    )
+
+
+def check_pairs(labels: np.ndarray) -> None:
+    """UserError where pairs of images with these labels, multi-hot [n, C], are of one kind alone.
+
+    A pair of an image with itself does not count.
+    """
+    if count_similar(labels) in (len(labels), len(labels) ** 2):
+        raise UserError(
+            f"`labelled_per_class`: the {len(labels)} labelled images make pairs of one kind alone;"
+            " two that share a label and two that share none are needed"
+        )
+
+
 @dataclass(frozen=True)
 class InBatchPairs:
     """All pairs within a group of images that are drawn at random.
@@ -24,13 +49,7 @@ class InBatchPairs:
     def __post_init__(self) -> None:
         if self.group_size < 2:
             raise UserError(f"`batch_size`: {self.group_size} images a group; at least 2 allowed")
-        counts = self.labels.astype(np.int32)
-        shared = (counts @ counts.T > 0)[np.triu_indices(len(counts), 1)]
-        if not shared.any() or shared.all():
-            raise UserError(
-                f"`labelled_per_class`: the {len(counts)} labelled images make pairs of one kind "
-                "alone; two that share a label and two that share none are needed"
-            )
+        check_pairs(self.labels)
 
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         count = len(self.labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -20,3 +21,15 @@ class Sampler(Protocol):
     def group_size(self) -> int: ...
 
     def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class RandomImages:
+    """A group of images drawn at random from `count`, none twice where there are enough."""
+
+    count: int
+    group_size: int
+
+    def sample(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        members = rng.choice(self.count, self.group_size, replace=self.count < self.group_size)
+        return {"images": members.astype(np.int64)}

@@ -44,17 +44,17 @@ class HashNetworkHasher(Hasher):
     batch is made of. One with more stages overrides `train_stages`.
 
     networks: by name, those of the method; space: where H works; see `spaces.Space`.
-    hash_network_class: what H is, for a method whose hash layer is another one.
+    takes_triplets: whether a user's own triplets will do in place of labels.
     """
 
     Settings = DeepSettings
-    hash_network_class: ClassVar[type[HashNetwork]] = HashNetwork
+    takes_triplets: ClassVar[bool] = True
     settings: DeepSettings
     config: HashConfig
 
     def build(self, image_size: int) -> None:
         super().build(image_size)
-        settings, config = self.settings, self.config
+        settings = self.settings
         self.strategy = make_strategy(settings.strategy)
         if settings.groups % self.strategy.num_replicas_in_sync:
             raise UserError(
@@ -63,12 +63,21 @@ class HashNetworkHasher(Hasher):
             )
         with precision(settings.policy), self.strategy.scope():
             self.space = self.make_space()
-            hidden = (config.hidden_units,) if config.hidden_units else ()
             self.hash_network = self.space.hash_network(
-                self.code_length, hidden, config.dropout, self.hash_network_class
+                self.code_length, self.hidden_widths(), self.config.dropout, self.hash_network_kind
             )
             self._encoder = self.space.encoder(self.hash_network)
         self.networks: dict[str, keras.Model] = {"hash_network": self.hash_network}
+
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The units of each hidden layer of H."""
+        units = self.config.hidden_units
+        return (units,) if units else ()
+
+    @property
+    def hash_network_kind(self) -> Callable[..., HashNetwork]:
+        """What H is made by, of code_length, backbone, hidden_units and dropout."""
+        return HashNetwork
 
     def make_space(self) -> Space:
         """Where H works."""
@@ -121,6 +130,10 @@ class HashNetworkHasher(Hasher):
 
     def learning_data(self, image_set: ImageSet, splits: RetrievalSplits) -> LearningData:
         """The images as the networks see them. UserError where a method has nothing to learn."""
+        if image_set.triplets is not None and not self.takes_triplets:
+            raise UserError(
+                f"`triplets_csv`: not with `method`={self.method()}, which learns from labels"
+            )
         if not len(splits.labelled) and image_set.triplets is None:
             raise UserError(f"labels: none; {type(self).__name__} learns from labelled images")
         inputs = self.space.inputs(image_set.images, learnable(splits))

@@ -94,7 +94,9 @@ class HashConfig(Configuration):
     hash_optimizer: str = setting(
         "sgd", "optimizer of H: sgd (momentum .9) or adamw", choices=HASH_OPTIMIZERS
     )
-    hash_learning_rate: float = setting(1e-4, "learning rate of H", least=0)
+    hash_learning_rate: float = setting(
+        1e-4, "learning rate of H", least=0, search=(5e-4, 1e-3, 2e-3, 5e-3)
+    )
     hash_schedule: str = setting(
         "constant",
         "constant; cosine: the rate falls to 0; step: to a tenth after hash_decay_steps",
@@ -105,4 +107,6 @@ class HashConfig(Configuration):
     hidden_units: int = setting(
         0, "units of a ReLU layer before the hash layer; 0 for none", least=0
     )
-    dropout: float = setting(0.0, "dropout in H before the hash layer", least=0, below=1)
+    dropout: float = setting(
+        0.0, "dropout in H before the hash layer", least=0, below=1, search=(0.0, 0.3, 0.5)
+    )

@@ -7,7 +7,7 @@ the encoder that goes from an image to its code.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -54,7 +54,7 @@ class Space(abc.ABC):
         code_length: int,
         hidden_units: Sequence[int],
         dropout: float,
-        kind: type[HashNetwork] = HashNetwork,
+        kind: Callable[..., HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         """H on items, built: [n, *item_shape] -> float32 [n, k] in (0, 1)."""
 
@@ -98,7 +98,7 @@ class PixelSpace(Space):
         code_length: int,
         hidden_units: Sequence[int],
         dropout: float,
-        kind: type[HashNetwork] = HashNetwork,
+        kind: Callable[..., HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         settings = self.settings
         keras.utils.set_random_seed(self.seed)
@@ -148,7 +148,7 @@ class FeatureSpace(Space):
         code_length: int,
         hidden_units: Sequence[int],
         dropout: float,
-        kind: type[HashNetwork] = HashNetwork,
+        kind: Callable[..., HashNetwork] = HashNetwork,
     ) -> HashNetwork:
         keras.utils.set_random_seed(self.seed)
         network = kind(code_length, None, hidden_units, dropout)

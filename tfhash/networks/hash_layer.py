@@ -54,8 +54,12 @@ class HashNetwork(keras.Model):
             keras.layers.Dense(units, activation="relu", dtype=hidden_dtype, name=f"hidden{number}")
             for number, units in enumerate(hidden_units, start=1)
         ]
-        self.hash_layer = keras.layers.Dense(
-            code_length, activation="sigmoid", dtype="float32", name="hash_layer"
+        self.hash_layer = self.make_hash_layer()
+
+    def make_hash_layer(self) -> keras.layers.Layer:
+        """The k units, not built: a layer with `units`, `kernel` and `bias` as a dense one has."""
+        return keras.layers.Dense(
+            self.code_length, activation="sigmoid", dtype="float32", name="hash_layer"
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -102,7 +106,11 @@ class HashNetwork(keras.Model):
         come of one product, so that the features get one gradient: TensorFlow adds three in
         whichever order their memory is free, and a run would not repeat bit for bit.
         """
-        features = keras.ops.cast(self.features(inputs, training, dropout_seed), "float32")
+        return self.scores_of(self.features(inputs, training, dropout_seed), beside)
+
+    def scores_of(self, features, beside: Sequence[keras.layers.Dense] = ()):
+        """The same of features [N, width] that `features` answered."""
+        features = keras.ops.cast(features, "float32")
         heads = (self.hash_layer, *beside)
         kernel = keras.ops.concatenate([head.kernel for head in heads], axis=1)
         bias = keras.ops.concatenate([head.bias for head in heads])
@@ -118,11 +126,15 @@ class HashNetwork(keras.Model):
         features = inputs if self.backbone is None else self.backbone(inputs, training=False)
         for layer in self.hidden_layers:
             features = layer(features)
-        if training and self.dropout > 0:
-            if dropout_seed is None:
-                raise ValueError("dropout_seed: None is not allowed when training with dropout")
-            # Philox gives the same mask on a CPU and on a GPU.
-            features = tf.nn.experimental.stateless_dropout(
-                features, self.dropout, dropout_seed, rng_alg="philox"
-            )
-        return features
+        return self.dropped(features, dropout_seed) if training else features
+
+    def dropped(self, features, dropout_seed: tf.Tensor | None):
+        """Features [N, width] after the dropout of training; arguments as for the whole network."""
+        if not self.dropout:
+            return features
+        if dropout_seed is None:
+            raise ValueError("dropout_seed: None is not allowed when training with dropout")
+        # Philox gives the same mask on a CPU and on a GPU.
+        return tf.nn.experimental.stateless_dropout(
+            features, self.dropout, dropout_seed, rng_alg="philox"
+        )

@@ -28,3 +28,9 @@ def grouped(items: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
 def share(true: tf.Tensor) -> tf.Tensor:
     """How many of them are true, in [0, 1]."""
     return tf.reduce_mean(tf.cast(true, tf.float32))
+
+
+def bit_balance(ones: tf.Tensor) -> tf.Tensor:
+    """Mean over bits of abs(share of ones - .5), 0 to .5: bool [..., k] -> a scalar."""
+    shares = tf.reduce_mean(tf.cast(ones, tf.float32), axis=list(range(len(ones.shape) - 1)))
+    return tf.reduce_mean(tf.abs(shares - 0.5))

@@ -100,6 +100,11 @@ class Stage(keras.Model, abc.ABC):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return tf.stack([self.seed + 1000 * salt + 10_000 * replica, tf.cast(self.step, tf.int32)])
 
+    def ramp(self, start: int, length: int) -> tf.Tensor:
+        """0 until step `start`, then rising to 1 over `length` steps: a scalar."""
+        since = tf.cast(self.step, tf.float32) - start
+        return tf.clip_by_value((since + 1.0) / (length + 1.0), 0.0, 1.0)
+
     def steps_done(self) -> int:
         """How many updates were made."""
         return int(keras.ops.convert_to_numpy(self.optimizer.iterations))

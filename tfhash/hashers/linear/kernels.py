@@ -23,7 +23,7 @@ def typical_distance(features: np.ndarray, anchors: np.ndarray) -> float:
     """The root of the mean squared distance between features [n, F] and anchors [m, F]."""
     distance = float(np.sqrt(euclidean_distances(features, anchors, squared=True).mean()))
     if distance == 0:
-        raise UserError("`features`: those of all labelled images are the same; they must differ")
+        raise UserError("`features`: those of all images are the same; they must differ")
     return distance
 
 

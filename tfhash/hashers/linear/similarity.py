@@ -37,10 +37,10 @@ def agreement(codes: np.ndarray, factors: np.ndarray, weights: np.ndarray) -> fl
 
 
 def code_loss(codes: np.ndarray, factors: np.ndarray, weights: np.ndarray) -> float:
-    """The mean square of S - HH'/k, for S = Z diag(w) Z' and codes H [l, k] in {-1, 1}.
+    """The mean square of S - HH'/k, for S = Z diag(w) Z' and codes H [l, k] in [-1, 1].
 
-    That is 4 times that of d/k - [no label shared], for Hamming distances d: what BRE minimises,
-    and KSH as well.
+    For signs that is 4 times that of d/k - [no label shared], for Hamming distances d: what BRE
+    minimises, and KSH as well.
     """
     count, bits = codes.shape
     columns = np.hstack([factors, codes])

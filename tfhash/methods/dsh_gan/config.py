@@ -19,9 +19,11 @@ class DSHGANConfig(GANConfig):
         least=0,
         most=1,
     )
-    margin: float = setting(1.0, "margin of the triplet loss", least=0)
-    weight_adversary: float = setting(1.0, "weight of l_a in stage 2", least=0)
-    weight_class: float = setting(1.0, "weight of l_c", least=0)
+    margin: float = setting(1.0, "margin of the triplet loss", least=0, search=(1.0, 3.0, 6.0))
+    weight_adversary: float = setting(
+        1.0, "weight of l_a in stage 2", least=0, search=(0.01, 0.1, 1.0)
+    )
+    weight_class: float = setting(1.0, "weight of l_c", least=0, search=(1.0, 3.0))
     train_generator: bool = setting(True, "G keeps training in stage 2, as Eq. 9 has it")
     gan_beta_1: float = with_default(GANConfig, "gan_beta_1", 0.9)
     hash_schedule: str = with_default(GANConfig, "hash_schedule", "step")

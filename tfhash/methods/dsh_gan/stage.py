@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfhash import losses
 from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.methods.dsh_gan.config import DSHGANConfig
-from tfhash.training.groups import grouped, items_of, share, ungrouped
+from tfhash.training.groups import bit_balance, grouped, items_of, share, ungrouped
 from tfhash.training.stage import Stage
 
 GAN_TERMS = (
@@ -178,11 +178,10 @@ class HashStage(_Stage):
 
         codes, source, classes = map(roles, of_real, of_synthetic)
         hinges = losses.triplet_hinge(self.config.margin, *codes)
-        bits = tf.reduce_mean(tf.cast(of_real[0] > 0.5, tf.float32), axis=(0, 1))
         terms = {
             "triplet": tf.reduce_mean(hinges),
             "triplet_active": share(hinges > 0),
-            "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
+            "bit_balance": bit_balance(of_real[0] > 0.5),
         }
         if self.config.synthesises:
             is_real = tf.stack([tf.ones_like(real[..., 0]), *tf.unstack(real, axis=-1)])

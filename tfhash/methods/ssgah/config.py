@@ -26,10 +26,14 @@ class SSGAHConfig(GANConfig):
     variant: str = setting(
         "ssgah", "ssgah, or an ablation of Table 3: w_ssr, w_ar, baseline", choices=tuple(RANKINGS)
     )
-    margin_sr: float | None = setting(None, "margin of L_sr, by default code_length / 4", least=0)
+    margin_sr: float | None = setting(
+        None, "margin of L_sr, by default code_length / 4", least=0, search=(None, 3.0, 6.0, 12.0)
+    )
     margin_ssr: float | None = setting(None, "margin of L_ssr, by default code_length / 8", least=0)
     margin_ar: float = setting(1.0, "margin of L_ar", least=0)
-    weight_ssr: float = setting(1.0, "weight of L_ssr in the objective of H", least=0)
+    weight_ssr: float = setting(
+        1.0, "weight of L_ssr in the objective of H", least=0, search=(0.3, 1.0)
+    )
     weight_ar: float = setting(
         1.0, "weight of L_ar in the objective of H, and of G where no other", least=0
     )
@@ -53,6 +57,7 @@ class SSGAHConfig(GANConfig):
         None,
         "L_ssr leaves out triplets of unlabelled images whose order D is not sure of: its logit "
         "must exceed that of the swapped triplet by this much",
+        search=(1.0, 2.0, 3.0),
     )
     other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
     ssr_updates_generator: bool = setting(

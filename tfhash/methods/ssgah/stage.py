@@ -10,7 +10,7 @@ import tensorflow as tf
 from tfhash import losses
 from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.methods.ssgah.config import SSGAHConfig
-from tfhash.training.groups import grouped, items_of, share, ungrouped
+from tfhash.training.groups import bit_balance, grouped, items_of, share, ungrouped
 from tfhash.training.stage import Stage
 
 GAN_TERMS = ("discriminator", "generator", "kl", "order_accuracy")
@@ -158,13 +158,12 @@ class SSGAHStage(Stage):
             losses.gather_triplets(codes, triplets, role) for role in range(3)
         )
         hinges = losses.supervised_ranking(codes, triplets, self.margin_sr)
-        bits = tf.reduce_mean(tf.cast(codes > 0.5, tf.float32), axis=(0, 1))
         terms = {
             "sr": tf.reduce_mean(hinges),
             "sr_active": share(hinges > 0),
             "positive_distance": tf.reduce_mean(losses.squared_distance(query, positive)),
             "negative_distance": tf.reduce_mean(losses.squared_distance(query, negative)),
-            "bit_balance": tf.reduce_mean(tf.abs(bits - 0.5)),
+            "bit_balance": bit_balance(codes > 0.5),
         }
         if not synthetic:
             return terms
@@ -203,7 +202,7 @@ class SSGAHStage(Stage):
             "ssr": tf.add_n([losses.mean_of_kept(h, kept) for h, kept in pairs]),
             "ssr_active": tf.add_n(active) / len(kinds),
             "ssr_kept": tf.add_n([tf.reduce_mean(kept) for _, kept in pairs]) / len(kinds),
-            "ssr_weight": self.weight_ssr * self._ramp(),
+            "ssr_weight": self.weight_ssr * self.ramp(config.ssr_from, config.ssr_ramp),
         }
 
     def _confident(self, kinds: Sequence[losses.Kind], seen, synthetic) -> list[tf.Tensor]:
@@ -236,11 +235,6 @@ class SSGAHStage(Stage):
         """H of flat items [B j, *item_shape] -> [B, j, k], with the groups of `like`."""
         seed = self.step_seed(salt)
         return grouped(self.hash_network(flat, training=True, dropout_seed=seed), like)
-
-    def _ramp(self) -> tf.Tensor:
-        """0 until step ssr_from, then rising to 1 over ssr_ramp steps."""
-        since = tf.cast(self.step, tf.float32) - self.config.ssr_from
-        return tf.clip_by_value((since + 1.0) / (self.config.ssr_ramp + 1.0), 0.0, 1.0)
 
 
 def _with_shape(items: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:
