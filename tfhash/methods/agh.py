@@ -8,16 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-import scipy.special
 import tensorflow as tf
-from sklearn.cluster import KMeans
-from sklearn.metrics.pairwise import euclidean_distances
 
 from tfhash.errors import UserError
+from tfhash.hashers.linear.anchors import anchor_graph, kmeans_anchors
 from tfhash.hashers.shallow import FeatureData, FeatureHasher
 from tfhash.settings import Configuration, setting
-
-_CHUNK = 4096  # rows whose distances to all anchors are held at once
 
 
 @dataclass(frozen=True)
@@ -29,8 +25,10 @@ class AGHConfig(Configuration):
         "1: a bit for each eigenvector of the graph; 2: two bits for each, the better of the two",
         choices=(1, 2),
     )
-    anchors: int = setting(300, "anchors: centres of k-means", least=2)
-    nearest: int = setting(2, "anchors that each image is linked to, the nearest ones", least=2)
+    anchors: int = setting(300, "anchors: centres of k-means", least=2, search=(100, 300))
+    nearest: int = setting(
+        2, "anchors that each image is linked to, the nearest ones", least=2, search=(2, 3, 5)
+    )
     kmeans_iterations: int = setting(5, "iterations of k-means", least=1)
 
 
@@ -70,7 +68,9 @@ class AGH(FeatureHasher):
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         features, config = data.everything, self.config
-        anchors = self._anchors(features)
+        anchors = kmeans_anchors(
+            features, config.anchors, config.nearest, config.kmeans_iterations, self.seed
+        )
         weights, width = anchor_graph(features, anchors, config.nearest)
         linked = weights.sum(axis=0) > 0
         anchors, weights = anchors[linked], weights[:, linked]
@@ -86,53 +86,9 @@ class AGH(FeatureHasher):
             parameters["thresholds"] = thresholds(weights, weights @ projection)
         return parameters
 
-    def _anchors(self, features: np.ndarray) -> np.ndarray:
-        count = min(self.config.anchors, len(features))
-        if self.config.nearest > count:
-            raise UserError(
-                f"`nearest`: {self.config.nearest}; at most {count}, the number of anchors, is "
-                "allowed"
-            )
-        kmeans = KMeans(
-            count,
-            init="random",
-            n_init=1,
-            max_iter=self.config.kmeans_iterations,
-            random_state=self.seed,
-        )
-        return kmeans.fit(features).cluster_centers_
-
     def score_options(self) -> dict[str, int]:
         config = self.config
         return {"nearest": config.nearest, "layers": config.layers, "bits": self.code_length}
-
-
-def anchor_graph(
-    features: np.ndarray, anchors: np.ndarray, nearest: int
-) -> tuple[scipy.sparse.csr_array, float]:
-    """The links Z [n, m] of images to anchors, float64, and t, the width of their kernel.
-
-    Z_ij ~ exp(-|x_i - a_j|^2 / t) over the s nearest anchors of x_i. As in the authors' code, t is
-    the square of the mean distance to the last of these.
-    """
-    parts: list[np.ndarray] = []
-    of_parts: list[np.ndarray] = []
-    for start in range(0, len(features), _CHUNK):
-        distances = euclidean_distances(features[start : start + _CHUNK], anchors, squared=True)
-        order = np.argsort(distances, axis=1, kind="stable")[:, :nearest]
-        parts.append(order)
-        of_parts.append(np.take_along_axis(distances, order, axis=1))
-    indices, squared = np.concatenate(parts), np.concatenate(of_parts).astype(np.float64)
-    width = np.sqrt(squared[:, -1]).mean() ** 2
-    if width == 0:
-        raise UserError(
-            f"`nearest`: {nearest}; each image equals so many anchors: there are too few "
-            "different images for `method`=agh"
-        )
-    weights = scipy.special.softmax(-squared / width, axis=1)
-    starts = np.arange(0, indices.size + 1, nearest)
-    shape = (len(features), len(anchors))
-    return scipy.sparse.csr_array((weights.ravel(), indices.ravel(), starts), shape), width
 
 
 def graph_functions(weights: scipy.sparse.csr_array, count: int) -> np.ndarray:
