@@ -5,6 +5,8 @@ of, and this import tells it.
 """
 
 from tfhash.features.descriptors import Gist
+from tfhash.networks.divided import DividedDense, DividedHashNetwork
+from tfhash.networks.embedding_network import EmbeddingHashNetwork
 from tfhash.networks.encoder import FeatureEncoder
 from tfhash.networks.features import Standardise
 from tfhash.networks.hash_functions import HashFunctions
@@ -19,6 +21,9 @@ from tfhash.networks.image_layers import (
 __all__ = [
     "ApplicationPreprocessing",
     "BgrMeanSubtraction",
+    "DividedDense",
+    "DividedHashNetwork",
+    "EmbeddingHashNetwork",
     "FeatureEncoder",
     "Gist",
     "GroupedConv2D",
