@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+from tfhash import methods
+from tfhash.hashers import deep
+from tfhash.hashers.gan import GANHasher
+
 # One MirroredStrategy a process, and logical devices are to be set before TensorFlow starts.
 SCRIPT = """
 import os, sys
@@ -23,50 +27,70 @@ from tfhash.hashers import deep
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.runs import experiment
 from tfhash.runs.configurations import Configurations
+from tfhash.settings import fields_of
 from tfhash.training.run import Run
 
-strategy, method, directory = sys.argv[1:]
+strategy, directory = sys.argv[1:]
 if strategy == "mirrored":
     two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     deep.make_strategy = lambda name: two
 history = []
 class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        history.append({k: float(v) for k, v in logs.items()})
+        history[-1][1].append({k: float(v) for k, v in logs.items()})
 fit = deep.Stage.fit
 def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
 deep.Stage.fit = recorded
-given = Configurations(
-    experiment.Experiment(method=method, code_length=12),
-    DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
-                 strategy=strategy, backbone="small_cnn"),
-    methods.get(method).Config(gan_steps=3, gan_size=16, gan_width=8, noise_size=8,
-                               hash_learning_rate=0.05),
-)
-experiment.run(given, Run(Path(directory)))
-print("HISTORY" + json.dumps(history))
+wanted = dict(gan_steps=3, gan_size=16, gan_width=8, noise_size=8, hash_learning_rate=0.05,
+              anchors=100, slice_units=4)
+for method in methods.names():
+    hasher = methods.get(method)
+    if not issubclass(hasher, deep.HashNetworkHasher):
+        continue
+    history.append((method, []))
+    has = fields_of(hasher.Config)
+    given = Configurations(
+        experiment.Experiment(method=method, code_length=12),
+        DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
+                     strategy=strategy, backbone="small_cnn"),
+        hasher.Config(**{name: value for name, value in wanted.items() if name in has}),
+    )
+    experiment.run(given, Run(Path(directory) / method))
+print("HISTORY" + json.dumps(dict(history)))
 """
+# SSDH draws neighbours for each replica; its own tests compare that with a group by group mean.
+DEEP = [
+    name
+    for name in methods.names()
+    if issubclass(methods.get(name), deep.HashNetworkHasher) and name != "ssdh"
+]
 
 
-def losses(tmp_path, strategy, method):
-    directory = tmp_path / strategy
+def losses(directory, strategy):
+    """What each deep method tells of each step, under a strategy."""
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, strategy, method, str(directory)],
+        [sys.executable, "-c", SCRIPT, strategy, str(directory / strategy)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=580,
     )
     assert process.returncode == 0, process.stderr[-2000:]
     (line,) = (row for row in process.stdout.splitlines() if row.startswith("HISTORY"))
     return json.loads(line.removeprefix("HISTORY"))
 
 
-@pytest.mark.parametrize("method", ["ssgah", "dsh_gan"])
-def test_two_replicas_get_the_losses_of_one_device(tmp_path, method):
-    """Stage 1 and stage 2, step by step, batch normalisation and Adam included."""
-    one, two = (losses(tmp_path, strategy, method) for strategy in ("one_device", "mirrored"))
-    assert len(one) == len(two) == 6
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("strategies")
+    return [losses(directory, strategy) for strategy in ("one_device", "mirrored")]
+
+
+@pytest.mark.parametrize("method", DEEP)
+def test_two_replicas_get_the_losses_of_one_device(told, method):
+    """All stages, step by step, batch normalisation, Adam and what a stage keeps of images."""
+    one, two = (of_strategy[method] for of_strategy in told)
+    assert len(one) == len(two) == (6 if issubclass(methods.get(method), GANHasher) else 3)
     for step, (single, mirrored) in enumerate(zip(one, two, strict=True)):
         assert single.keys() == mirrored.keys()
         for term, value in single.items():

@@ -27,10 +27,20 @@ NAMES = [methods.get(name).__name__ for name in methods.names()]
 BITS = 12
 DEEP = {"steps": 2, "batch_size": 12, "unlabelled_batch_size": 8, "checkpoint_every": 1}
 GAN = {"gan_steps": 2, "gan_size": 16, "gan_width": 4, "noise_size": 4}
-SMALL = {"AGH": {"anchors": 20}, "MLH": {"updates": 20}, "CCAITQ": {"regularisation": 10.0}}
+SMALL = {
+    "AGH": {"anchors": 20},
+    "BGDH": {"anchors": 20},
+    "CCAITQ": {"regularisation": 10.0},
+    "MLH": {"updates": 20},
+    "RBM": {"epochs": 2, "finetune_epochs": 1, "hidden_units": (16,)},
+}
 # These learn from labels, and cannot from one class.
-SUPERVISED = {"BRE", "CCAITQ", "DSHGAN", "KSH", "MLH", "SDH", "SSGAH", "SSH"}
-UNSUPERVISED = {"AGH", "ITQ", "LSH", "SH"}  # a method in neither set may do as it likes
+SUPERVISED = {
+    *("BGDH", "BRE", "CCAITQ", "CNNH", "DHN", "DPSH", "DRSCH", "DSDH", "DSHGAN", "KSH", "MLH"),
+    *("NINH", "SDH", "SSDH", "SSDHLatent", "SSGAH", "SSH"),
+}
+# A method in neither set may do as it likes.
+UNSUPERVISED = {"AGH", "ITQ", "KLSH", "LSH", "RBM", "SH"}
 
 
 def class_of(name: str) -> type:

@@ -12,7 +12,12 @@ from tfhash.export import operations
 from tfhash.hashers.shallow import FeatureHasher
 
 NAMES = [name for name in methods.names() if issubclass(methods.get(name), FeatureHasher)]
-OWN_FLAGS = {"agh": {"anchors": 50}, "cca_itq": {"regularisation": 10.0}, "mlh": {"updates": 20}}
+OWN_FLAGS = {
+    "agh": {"anchors": 50},
+    "cca_itq": {"regularisation": 10.0},
+    "mlh": {"updates": 20},
+    "rbm": {"epochs": 2, "finetune_epochs": 1, "hidden_units": (32,)},
+}
 
 
 def test_they_are_found():
