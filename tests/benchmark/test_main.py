@@ -11,7 +11,7 @@ import pytest
 
 from tfhash import train
 from tfhash.benchmark import __main__ as benchmark
-from tfhash.benchmark import matrix, workers
+from tfhash.benchmark import matrix, summary, workers
 from tfhash.data import sources
 from tfhash.errors import UserError
 from tfhash.runs import experiment
@@ -147,6 +147,29 @@ def test_the_images_of_a_cell_are_decided_by_all_that_their_source_is_given(monk
         ("--methods=lsh --vary=seed=1,2 --out=@", "--seed --seeds"),
         ("--methods=lsh --method=sh --out=@", "--method --methods"),
         ("--methods=lsh --workers=0 --out=@", "--workers=0 positive"),
+        ("--methods=lsh --tune=-1 --out=@", "--tune=-1"),
+        ("--methods=lsh --tune=2 --out=@", "--seeds: 0 100"),
+        ("--methods=lsh --tune=2 --seeds=100,99 --out=@", "--seeds: 99 100"),
+        ("--methods=lsh --tune=2 --seeds=100 --vary=radius=1 --out=@", "--vary --tune"),
+        ("--methods=lsh --search=radius=1|2 --out=@", "--search --tune"),
+        ("--methods=lsh --tune=2 --seeds=100 --search=radius --out=@", "--search 'radius' FLAG="),
+        ("--methods=lsh --tune=2 --seeds=100 --search=dropout=0|1 --out=@", "--dropout lsh"),
+        (
+            "--methods=lsh --tune=2 --seeds=100 --search=radius=1 --search=radius=2 --out=@",
+            "--search radius twice",
+        ),
+        (
+            "--methods=lsh --tune=2 --seeds=100 --radius=1 --search=radius=1|2 --out=@",
+            "--radius --search",
+        ),
+        (
+            "--methods=lsh --tune=2 --seeds=100 --validation_fraction=0 --out=@",
+            "--validation_fraction: 0 lsh",
+        ),
+        (
+            "--methods=ksh --tune=9 --seeds=100 --search=ksh.anchors=0 --out=@",
+            "ksh_12_trial1_seed100 anchors 0",
+        ),
         ("--methods=lsh --nosuchflag=0 --out=@", "nosuchflag"),
         ("--methods=lsh --flagfile=no/such --out=@", "no/such"),
         ("--methods=lsh --out=@a_file/matrix", "--out @a_file/matrix"),
@@ -209,7 +232,7 @@ def test_the_table_has_mean_and_deviation_over_the_seeds():
         config = cell.given.experiment
         value = values.get((config.code_length, config.radius), [None] * 3)[config.seed]
         done |= {} if value is None else {cell.name: value}
-    assert benchmark._table(found, done).splitlines() == [
+    assert summary.table(found, done).splitlines() == [
         "mAP           12 bits               24 bits",
         "lsh radius=1  0.300 ± 0.265         0.500 ± 0.354 (2 of 3 seeds)",
         "lsh radius=2  0.500 (1 of 3 seeds)  -",

@@ -4,19 +4,25 @@ python -m tfhash.benchmark --methods=lsh,itq,configs/ssgah.flags --code_lengths=
     --seeds=0,1,2 --vary=labelled_per_class=5,10,20 --out=runs/matrix
 
 Each cell is one command of tfhash.train with a run folder of its own. Run the same command again
-after an interruption: what is done is skipped, and the rest goes on.
+after an interruption: what is done is skipped, and the rest goes on. In the value of a flag that is
+for all cells, {seed} stands for the seed of each.
+
+python -m tfhash.benchmark --tune=6 --methods=configs/dpsh.flags,configs/ssdh.flags \\
+    --code_lengths=24 --seeds=100,101,102 --validation_fraction=0.3 --out=runs/tune
+
+tries six settings of each method, chooses by the mAP of validation images, and writes a flagfile of
+each choice.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
-import statistics
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tfhash.cli import quiet
@@ -26,8 +32,9 @@ quiet.start()
 from absl import flags  # noqa: E402
 
 from tfhash import train  # noqa: E402
-from tfhash.benchmark import matrix, workers  # noqa: E402
-from tfhash.benchmark.matrix import Cell  # noqa: E402
+from tfhash.benchmark import matrix, summary, tuning, workers  # noqa: E402
+from tfhash.benchmark.matrix import Cell, Entry  # noqa: E402
+from tfhash.benchmark.tuning import Trial  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
@@ -55,14 +62,25 @@ def define_flags() -> None:
         "vary", [], "FLAG=VALUE,VALUE,...: one more axis, for the methods that know the flag"
     )
     config_flags.define_path("out", None, "folder of the run folders", required=True)
+    flags.DEFINE_integer(
+        "tune",
+        0,
+        "settings tried for each of --methods, the given ones among them; chosen by the mAP of "
+        "validation images, seeds 100 and up",
+        0,
+    )
+    flags.DEFINE_multi_string(
+        "search", [], "FLAG=VALUE|VALUE|...: what --tune draws from, for methods that know the flag"
+    )
     flags.DEFINE_integer("workers", 1, "cells that are trained at a time", 1)
     flags.DEFINE_bool("dry_run", False, "only print the commands, and which of them are done")
     train.define_flags()
 
 
 def main(argv: list[str]) -> int:
-    cells = _cells()
-    done = {cell.name: metrics["map"] for cell in cells if (metrics := cell.finished())}
+    cells, attempts = _cells()
+    measure = "validation_map" if attempts else "map"
+    done = {cell.name: metrics.get(measure) for cell in cells if (metrics := cell.finished())}
     if flags.FLAGS.dry_run:
         for cell in cells:
             print(f"{cell.command}  # {'done' if cell.name in done else 'to do'}")
@@ -73,23 +91,27 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--out: cannot write to {flags.FLAGS.out} ({error})") from None
     try:
         with _terminated_as_interrupted():
-            failed = _train(cells, done)
+            failed = _train(cells, done, measure)
     except KeyboardInterrupt:
         mains.print_error(
             NAME,
             f"interrupted; {len(done)} of {len(cells)} cells are done, the same command goes on",
         )
         return _INTERRUPTED_STATUS
-    print(_table(cells, done))
-    print(f"more of it: python -m tfhash.report {flags.FLAGS.out}")
+    print(summary.table(cells, done, measure))
+    if attempts:
+        command = shlex.join(["python", "-m", NAME, *sys.argv[1:]])
+        print(summary.choose(cells, attempts, done, Path(flags.FLAGS.out) / "chosen", command))
+    else:
+        print(f"more of it: python -m tfhash.report {flags.FLAGS.out}")
     if failed:
         print(f"{len(failed)} of {len(cells)} cells failed:", file=sys.stderr)
         print(*(f"  {n}: {reason}" for n, reason in failed.items()), sep="\n", file=sys.stderr)
     return 1 if failed else 0
 
 
-def _cells() -> list[Cell]:
-    """The cells that the flags ask for."""
+def _cells() -> tuple[list[Cell], dict[Entry, list[Trial]]]:
+    """The cells that the flags ask for, and with --tune the trials that they are of."""
     given = flags.FLAGS
     of_train = flags.FlagValues()
     train.define_flags(of_train)
@@ -105,14 +127,29 @@ def _cells() -> list[Cell]:
     for flag in (*common, *axes):
         if flag in _OF_A_CELL:
             raise UserError(f"--{flag}: a cell's own; allowed: --{_OF_A_CELL[flag]}")
-    return matrix.cells(
-        _different("methods", list(map(os.path.expanduser, given.methods))),
-        _different("code_lengths", config_flags.items("code_lengths", given.code_lengths, int)),
-        _different("seeds", config_flags.items("seeds", given.seeds, int)),
-        axes,
-        common,
-        Path(given.out),
+    entries = _different("methods", list(map(os.path.expanduser, given.methods)))
+    lengths, seeds = (
+        _different(name, config_flags.items(name, getattr(given, name), int))
+        for name in ("code_lengths", "seeds")
     )
+    if not given.tune:
+        if given.search:
+            raise UserError("--search: what --tune=N draws from, and --tune is not given")
+        return matrix.cells(entries, lengths, seeds, axes, common, Path(given.out)), {}
+    if axes:
+        raise UserError("--vary: not with --tune, which tries settings of its own")
+    tuning.check_seeds(seeds)
+    space = tuning.read_space(given.search)
+    cells, attempts = matrix.tried_cells(
+        entries, lengths, seeds, given.tune, space, common, Path(given.out)
+    )
+    for cell in cells:
+        if not cell.given.experiment.validation_fraction:
+            raise UserError(
+                f"--validation_fraction: 0 of {cell.row.split(' trial ')[0]}; --tune chooses by "
+                "validation images; allowed: above 0, to .5"
+            )
+    return cells, attempts
 
 
 def _different(flag: str, values: Sequence) -> list:
@@ -124,8 +161,11 @@ def _different(flag: str, values: Sequence) -> list:
     return list(values)
 
 
-def _train(cells: Sequence[Cell], done: dict[str, float | None]) -> dict[str, str]:
-    """Trains what is not done, adds its mAP to done, and answers why cells failed, by name."""
+def _train(cells: Sequence[Cell], done: dict[str, float | None], measure: str) -> dict[str, str]:
+    """Trains what is not done, adds its mAP to done, and answers why cells failed, by name.
+
+    measure: the key of metrics.json that has the mAP.
+    """
     rest = [cell for cell in cells if cell.name not in done]
     if done:
         print(f"{len(done)} of {len(cells)} cells are done already")
@@ -137,8 +177,10 @@ def _train(cells: Sequence[Cell], done: dict[str, float | None]) -> dict[str, st
                 failed[cell.name] = outcome.reason
                 result = f"failed: {outcome.reason}"
             else:
-                done[cell.name] = outcome.map
-                result = f"mAP {'-' if outcome.map is None else format(outcome.map, '.4f')}"
+                value = done[cell.name] = outcome.metrics[measure]
+                result = (
+                    f"{summary.TITLES[measure]} {'-' if value is None else format(value, '.4f')}"
+                )
             left = (time.monotonic() - start) / count * (len(rest) - count)
             number = f"{len(cells) - len(rest) + count}/{len(cells)}"
             times = f"{duration(seconds)}, about {duration(left)} left"
@@ -158,37 +200,6 @@ def _terminated_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _table(cells: Sequence[Cell], done: Mapping[str, float | None]) -> str:
-    """Mean mAP ± standard deviation (n - 1) over the seeds: a row a method, a column a length.
-
-    `-` where there is none: the cell failed, or triplets alone judge.
-    """
-    found: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
-    seeds: defaultdict[tuple[str, int], int] = defaultdict(int)
-    for cell in cells:
-        place = cell.row, cell.given.experiment.code_length
-        seeds[place] += 1
-        value = done.get(cell.name)
-        found[place] += [] if value is None else [value]
-    rows, columns = (list(dict.fromkeys(part)) for part in zip(*seeds, strict=True))
-    lines = [["mAP", *(f"{bits} bits" for bits in columns)]]
-    for row in rows:
-        lines.append([row, *(_mean(found[row, b], seeds[row, b]) for b in columns)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
-
-
-def _mean(values: Sequence[float], seeds: int) -> str:
-    if not values:
-        return "-"
-    deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    missing = f" ({len(values)} of {seeds} seeds)" if len(values) < seeds else ""
-    return f"{statistics.fmean(values):.3f}{deviation}{missing}"
 
 
 def entry_point() -> None:

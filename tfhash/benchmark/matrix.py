@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tfhash import methods, train
+from tfhash.benchmark import tuning
+from tfhash.benchmark.tuning import Trial
 from tfhash.errors import UserError
 from tfhash.runs import folder
 from tfhash.runs.configurations import Configurations
@@ -71,22 +73,74 @@ def cells(
     arguments of all cells, by their flags. An axis or a common flag is for those methods that know
     it. UserError, before anything is trained, where one cell's command would end in one.
     """
-    known = {entry: flags_of(entry.method) for entry in _entries(entries)}
-    for flag in (*axes, *common):
-        if not any(flag in of_method for of_method in known.values()):
-            of = ", ".join(dict.fromkeys(entry.method for entry in known))
-            raise UserError(f"--{flag}: no flag of {of}; allowed: a flag of one of the methods")
+    known = _known(entries, (*axes, *common))
     if both := sorted(axes.keys() & common.keys()):
         raise UserError(f"--{both[0]}: given for all cells and in --vary; allowed: one of them")
     result = []
     for seed, (entry, of_method) in itertools.product(seeds, known.items()):
         own = {flag: values for flag, values in axes.items() if flag in of_method}
-        shared = [argument for flag, argument in common.items() if flag in of_method]
+        shared = _shared(common, of_method)
         for values in itertools.product(*own.values()):
             for code_length in code_lengths:
                 axis = dict(zip(own, values, strict=True))
-                result.append(_cell(entry, shared, axis, code_length, seed, out))
+                # Quoted: any value can stand in the name of a folder, and no two become one.
+                tag = [f"{flag}-{quote(value, safe='')}" for flag, value in axis.items()]
+                row = " ".join([entry.label, *(f"{flag}={value}" for flag, value in axis.items())])
+                result.append(_cell(entry, shared, axis, code_length, seed, out, row, tag))
     return _together(result)
+
+
+def tried_cells(
+    entries: Sequence[str],
+    code_lengths: Sequence[int],
+    seeds: Sequence[int],
+    count: int,
+    space: tuning.Space,
+    common: Mapping[str, str],
+    out: Path,
+) -> tuple[list[Cell], dict[Entry, list[Trial]]]:
+    """The cells of `count` trials of each entry, and the trials; arguments as for `cells`.
+
+    space: values to draw from in place of those that the methods have, by flag.
+    """
+    known = _known(entries, (*space, *common))
+    if both := sorted(space.keys() & common.keys()):
+        raise UserError(f"--{both[0]}: given for all cells and in --search; allowed: one of them")
+    attempts = {}
+    for entry, of_method in known.items():
+        given = train.parse([entry.argument, *_shared(common, of_method)]).values
+        of_entry = tuning.space_of(entry.method, space)
+        attempts[entry] = tuning.trials(entry.label, of_entry, count, given)
+    result = [
+        _cell(
+            entry,
+            _shared(common, of_method),
+            trial.flags,
+            code_length,
+            seed,
+            out,
+            trial.row,
+            [f"trial{trial.number}"],
+        )
+        for seed, (entry, of_method) in itertools.product(seeds, known.items())
+        for trial in attempts[entry]
+        for code_length in code_lengths
+    ]
+    return _together(result), attempts
+
+
+def _known(entries: Sequence[str], used: Iterable[str]) -> dict[Entry, set[str]]:
+    """The entries with the flags that each knows; UserError for a used flag that none does."""
+    known = {entry: flags_of(entry.method) for entry in _entries(entries)}
+    for flag in used:
+        if not any(flag in of_method for of_method in known.values()):
+            of = ", ".join(dict.fromkeys(entry.method for entry in known))
+            raise UserError(f"--{flag}: no flag of {of}; allowed: a flag of one of the methods")
+    return known
+
+
+def _shared(common: Mapping[str, str], of_method: set[str]) -> list[str]:
+    return [argument for flag, argument in common.items() if flag in of_method]
 
 
 def flags_of(method: str) -> set[str]:
@@ -130,14 +184,14 @@ def _cell(
     code_length: int,
     seed: int,
     out: Path,
+    row: str,
+    tag: Sequence[str],
 ) -> Cell:
-    # Quoted, so that any value can stand in the name of a folder, and no two values become one.
-    values = [f"{flag}-{quote(value, safe='')}" for flag, value in axis.items()]
-    name = "_".join([entry.label, str(code_length), *values, f"seed{seed}"])
+    name = "_".join([entry.label, str(code_length), *tag, f"seed{seed}"])
     directory = out / name
     arguments = (
         entry.argument,
-        *shared,
+        *(argument.replace("{seed}", str(seed)) for argument in shared),
         *(f"--{flag}={value}" for flag, value in axis.items()),
         f"--code_length={code_length}",
         f"--seed={seed}",
@@ -147,7 +201,6 @@ def _cell(
         given = train.parse(arguments)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    row = " ".join([entry.label, *(f"{flag}={value}" for flag, value in axis.items())])
     return Cell(row, name, directory, arguments, given)
 
 

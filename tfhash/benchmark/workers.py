@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Generator, Hashable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,12 +32,12 @@ from tfhash.training.run import Run
 
 
 class Outcome(NamedTuple):
-    """What came of a cell: its mAP, None where triplets alone judge, or why it failed, in one line.
+    """What came of a cell: its mAPs, None where there is none, or why it failed, in one line.
 
     broken: whether its process is better not used again.
     """
 
-    map: float | None
+    metrics: Mapping[str, float | None]
     reason: str = ""
     broken: bool = False
 
@@ -102,7 +102,7 @@ class Worker:
             return self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
-            return Outcome(None, f"its process {_ending(self._process.exitcode or 0)}", broken=True)
+            return Outcome({}, f"its process {_ending(self._process.exitcode or 0)}", broken=True)
 
     def stop(self) -> None:
         """Ends the process, whatever it does: a run folder can be left at any moment."""
@@ -167,13 +167,14 @@ def _attempt(cell: Cell, loaded: dict[Hashable, ImageSet]) -> Outcome:
             loaded.clear()  # first: two data sets may not fit into memory
             loaded[cell.images] = experiment.load_images(cell.given.experiment)
         target = Run(cell.directory)
-        return Outcome(train.run(cell.given, target, cell.command, loaded[cell.images])["map"])
+        found = train.run(cell.given, target, cell.command, loaded[cell.images])
+        return Outcome({key: found[key] for key in ("map", "validation_map")})
     except (UserError, NonFiniteError) as error:
-        return Outcome(None, _line(str(error)))
+        return Outcome({}, _line(str(error)))
     except Exception as error:
         error_file.write_bytes(encoded(traceback.format_exc()))
         reason = _line(f"{type(error).__name__}: {error}")
-        return Outcome(None, f"{reason} ({error_file})", broken=True)
+        return Outcome({}, f"{reason} ({error_file})", broken=True)
     finally:
         keras.backend.clear_session()
         gc.collect()

@@ -18,11 +18,15 @@ _GAIN = 1e-9  # relative: steps that gain less are rounding
 class BREConfig(Configuration):
     """The hyperparameters of BRE."""
 
-    anchors: int = setting(50, "anchors of a hash function, of the images learned from", least=1)
+    anchors: int = setting(
+        50, "anchors of a hash function, of the images learned from", least=1, search=(50, 100)
+    )
     labelled_images: int = setting(
         1000, "most labelled images learned from, chosen at random; time grows with them", least=2
     )
-    cycles: int = setting(3, "times that every weight is set to its best value", least=0)
+    cycles: int = setting(
+        3, "times that every weight is set to its best value", least=0, search=(3, 6)
+    )
 
 
 class BRE(FeatureHasher):

@@ -19,7 +19,10 @@ class CCAITQConfig(Configuration):
 
     iterations: int = setting(50, "alternations of codes and rotation", least=0)
     regularisation: float = setting(
-        1e-4, "rho, added to the variances; more where images are few and features many", above=0
+        1e-4,
+        "rho, added to the variances; more where images are few and features many",
+        above=0,
+        search=(1e-4, 1e-2, 1.0, 10.0),
     )
 
 

@@ -24,7 +24,9 @@ Smoothed = Callable[[np.ndarray], tuple[float, np.ndarray]]
 class KSHConfig(Configuration):
     """The hyperparameters of KSH."""
 
-    anchors: int = setting(300, "anchors of the RBF kernel, images chosen at random", least=1)
+    anchors: int = setting(
+        300, "anchors of the RBF kernel, images chosen at random", least=1, search=(100, 300, 1000)
+    )
     labelled_images: int | None = setting(
         None, "most labelled images learned from, chosen at random; by default all", least=2
     )

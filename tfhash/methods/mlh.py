@@ -20,9 +20,13 @@ class MLHConfig(Configuration):
     rho: float = setting(
         0.4, "rho: distance that the hinge loss is about, as a part of the bits", above=0
     )
-    dissimilar_weight: float = setting(0.5, "lambda: weight of pairs that share no label", above=0)
-    loss_scale: float = setting(0.03, "epsilon: weight of the loss beside the scores", above=0)
-    learning_rate: float = setting(0.1, "step size of updates", above=0)
+    dissimilar_weight: float = setting(
+        0.5, "lambda: weight of pairs that share no label", above=0, search=(0.25, 0.5, 1.0)
+    )
+    loss_scale: float = setting(
+        0.03, "epsilon: weight of the loss beside the scores", above=0, search=(0.01, 0.03, 0.1)
+    )
+    learning_rate: float = setting(0.1, "step size of updates", above=0, search=(0.03, 0.1, 0.3))
     momentum: float = setting(0.9, "part of an update that the next one repeats", least=0, below=1)
     pairs: int = setting(100, "pairs in an update, half of them similar", least=2)
     updates: int = setting(5000, "updates of the directions", least=0)

@@ -20,13 +20,19 @@ class SDHConfig(Configuration):
     """The hyperparameters of SDH."""
 
     anchors: int = setting(
-        1000, "anchors of the RBF kernel, labelled images chosen at random", least=1
+        1000,
+        "anchors of the RBF kernel, labelled images chosen at random",
+        least=1,
+        search=(300, 1000),
     )
     classifier_weight: float = setting(
-        1.0, "lambda: weight of the classifier's squared norm", above=0
+        1.0, "lambda: weight of the classifier's squared norm", above=0, search=(0.1, 1.0, 10.0)
     )
     hash_weight: float = setting(
-        1e-5, "nu: weight of the difference of codes and hash functions", above=0
+        1e-5,
+        "nu: weight of the difference of codes and hash functions",
+        above=0,
+        search=(1e-5, 1e-3, 1e-1),
     )
     ridge: float = setting(
         0.01, "weight of the hash functions' squared norm; 0 in the paper", above=0

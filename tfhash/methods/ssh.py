@@ -25,7 +25,10 @@ class SSHConfig(Configuration):
         choices=LEARNING,
     )
     eta: float = setting(
-        0.1, "weight of the variance over all images, against labelled pairs", least=0
+        0.1,
+        "weight of the variance over all images, against labelled pairs",
+        least=0,
+        search=(0.3, 1.0, 3.0),
     )
     alpha: float = setting(1.0, "step size by which wrong pairs gain weight (sequential)", least=0)
     rho: float = setting(0.1, "weight of orthogonality (nonorthogonal)", above=0)

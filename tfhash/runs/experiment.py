@@ -71,6 +71,7 @@ def run(
         "seed": experiment.seed,
         "code_length": experiment.code_length,
         **judge(experiment, **of_part),
+        "validation_map": validation_map(experiment, packed, image_set, parts),
         "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
         "steps": hasher.steps,
         **facts,
@@ -191,6 +192,22 @@ def judge(
         ties=config.ties,
         convention=config.convention,
     ).to_json()
+
+
+def validation_map(
+    config: Experiment, packed: np.ndarray, image_set: ImageSet, parts: RetrievalSplits
+) -> float | None:
+    """mAP of the validation images as queries against the labelled ones; None without them.
+
+    By it settings are chosen: it needs no label but those of the labelled images, and no query.
+    """
+    if not len(parts.validation):
+        return None
+    rows = parts.validation, parts.labelled
+    of_query, of_database = (packed[part] for part in rows)
+    labels = (image_set.labels[part] for part in rows)
+    metrics = retrieval.evaluate(of_query, of_database, *labels, code_length=config.code_length)
+    return metrics.map[None]
 
 
 def draw(
