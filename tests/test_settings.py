@@ -14,6 +14,7 @@ from tfhash import methods, settings
 from tfhash.errors import UserError
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAHConfig
+from tfhash.runs.configurations import Configurations
 from tfhash.runs.experiment_settings import Experiment
 from tfhash.settings import Configuration, setting, with_default
 
@@ -235,3 +236,48 @@ def test_every_setting_of_every_method_is_allowed_by_default_and_in_a_group():
             settings.check(config_class())
             for name, field in settings.fields_of(config_class).items():
                 assert field.metadata["help"] and field.metadata["group"] in settings.GROUPS, name
+
+
+def test_what_differs_from_the_paper_is_what_it_fixes_and_is_not_the_default():
+    @dataclass(frozen=True)
+    class Of(Configuration):
+        margin: float = setting(1.0, "fixed by the paper")
+        width: int = setting(64, "left open", open=True)
+        folder: str = setting("a", "decides nothing", decides=False)
+        betas: tuple[float, ...] = setting((1.0,), "fixed, a tuple")
+
+    assert settings.not_as_published(Of()) == {}
+    assert settings.not_as_published(Of(width=3, folder="b")) == {}
+    changed = settings.not_as_published(Of(margin=2.0, betas=(1.0, 2.0)))
+    assert changed == {"margin": 2.0, "betas": (1.0, 2.0)}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"method": "ssgah", "backbone": "alexnet", "weights": "w.npy"}, {}),
+        ({"method": "ssgah", "backbone": "alexnet"}, {"weights": None}),
+        (
+            {"method": "ssgah", "backbone": "squeezenet", "ssgah.weight_ar": 0.02},
+            {"backbone": "squeezenet", "weight_ar": 0.02},
+        ),
+        ({"method": "dpsh", "backbone": "alexnet", "weights": "w.npy"}, {"backbone": "alexnet"}),
+        (
+            {"method": "dpsh", "backbone": "cnn_f", "dpsh.balanced_pairs": True},
+            {"weights": None, "balanced_pairs": True},
+        ),
+        ({"method": "lsh", "features": "gist", "backbone": "squeezenet"}, {}),
+        (
+            {
+                "method": "lsh",
+                "features": "backbone",
+                "backbone": "squeezenet",
+                "weights": "w.npz",
+            },
+            {"backbone": "squeezenet"},
+        ),
+        ({"method": "dsh_gan", "backbone": "vgg19", "weights": "imagenet"}, {}),
+    ],
+)
+def test_a_run_tells_its_network_where_it_is_not_the_paper_s(values, expected):
+    assert Configurations.of(values).not_as_published == expected

@@ -35,6 +35,7 @@ def setting(
     path: bool = False,
     from_run: bool = True,
     search: Sequence[Any] = (),
+    open: bool = False,
 ) -> Any:
     """A field of a configuration, from which its flag and its keyword are made.
 
@@ -45,7 +46,9 @@ def setting(
     whether it names a file or folder; then a `~` stands for the home folder. from_run: whether what
     a run folder says of it counts for who reads that folder. False for what lets code run or is
     written to: a folder from elsewhere has no say in that. search: values that a search for good
-    settings draws from; None there leaves the field as it was given.
+    settings draws from; None there leaves the field as it was given. open: whether the method's
+    paper leaves the field open, or the name of a variant says it; of the others a value that is not
+    the default is told as a difference from the paper.
     """
     limits = {"least": least, "above": above, "most": most, "below": below}
     return dataclasses.field(
@@ -59,6 +62,7 @@ def setting(
             "path": path,
             "from_run": from_run,
             "search": tuple(search),
+            "open": open,
         },
     )
 
@@ -170,6 +174,17 @@ def deciding(config: Any, prefix: str = "") -> dict[str, Any]:
         prefix + name: getattr(config, name)
         for name, field in fields_of(type(config)).items()
         if field.metadata["decides"]
+    }
+
+
+def not_as_published(config: Any) -> dict[str, Any]:
+    """The fields that the method's paper fixes and that have other values, by their names."""
+    return {
+        name: getattr(config, name)
+        for name, field in fields_of(type(config)).items()
+        if field.metadata["decides"]
+        and not field.metadata["open"]
+        and getattr(config, name) != field.default
     }
 
 

@@ -160,6 +160,12 @@ def test_trials_are_trained_judged_by_validation_images_and_not_made_twice(comma
     assert set(found) == {
         f"{one}_12_trial{n}_seed100" for one, n in [("klsh", 0), ("klsh", 1), ("lsh", 0)]
     }
+    differs = {
+        path.parent.name: json.loads(path.read_text())["not_as_published"]
+        for path in out.rglob("metrics.json")
+    }
+    assert differs["klsh_12_trial0_seed100"] == differs["lsh_12_trial0_seed100"] == {}
+    assert list(differs["klsh_12_trial1_seed100"]) == ["anchors_per_bit"]
     for name, value in found.items():
         assert f"{name}: validation mAP {value:.4f}" in ended.output
     best = max((0, 1), key=lambda n: found[f"klsh_12_trial{n}_seed100"])

@@ -112,8 +112,23 @@ def test_the_numbers_of_ssgah_are_those_of_its_text():
                 continue
             for dataset, part in (("cifar10", maps[:4]), ("nus_wide", maps[4:])):
                 key = f"SSGAH, Table {table}", dataset, *name_and_variant(name, dataset)
+                if (table, name) == (1, "NINH"):  # a slip; see the test below
+                    continue
                 expected[key] = dict(zip((12, 24, 32, 48), map(float, part), strict=True))
     assert numbers_of("SSGAH") == expected
+
+
+def test_ninh_is_compared_with_the_row_that_is_not_shifted():
+    """SSGAH's Table 1 has DSH-GANs' numbers one column to the right, 48 bits of CIFAR-10 at 12."""
+    (row,) = re.findall(r"^NINH\t(.*)$", text_of("ssgah_eccv2018.txt").split("**Table 2")[0], re.M)
+    shifted = [float(number) for number in row.split("\t")]
+    right = [
+        published.PAPERS[dataset, "per_class", "ninh", None][k][0].map
+        for dataset in ("cifar10", "nus_wide")
+        for k in published.CODE_LENGTHS
+    ]
+    assert shifted[1:] == right[:-1]
+    assert published.lookup("cifar10", PROTOCOL, "ninh", None, 12) == [(0.552, "DSH-GANs, Table 1")]
 
 
 def test_the_numbers_of_dsh_gans_are_those_of_its_text():

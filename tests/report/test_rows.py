@@ -197,7 +197,8 @@ def test_a_record_in_full():
         "n": 2,
         "paper": 0.811,
         "source": "SSGAH, Table 1",
-        "gap": pytest.approx(mean - 0.811),
+        "gap": None,  # the runs do not tell whether they are the paper's method
+        "not_as_published": None,
         "other_papers": [{"map": 0.802, "source": "DSH-GANs, Table 1"}],
         "seeds": [0, 1],
         "fingerprints": ["0123456789abcdef", "1123456789abcdef"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -49,6 +50,17 @@ class BackboneSettings(Configuration):
         path=True,
         from_run=False,
     )
+
+
+def not_as_published(settings: BackboneSettings, papers: tuple[str, ...]) -> dict[str, Any]:
+    """How the network differs from those that a method's paper has, by field.
+
+    papers: the backbones of the paper, of which one with trained weights is as published; without
+    any, nothing is known to differ.
+    """
+    if papers and settings.backbone not in papers:
+        return {"backbone": settings.backbone}
+    return {"weights": None} if papers and settings.weights is None else {}
 
 
 def build_backbone(settings: BackboneSettings, frozen_through: str | None) -> keras.Model:

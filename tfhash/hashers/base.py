@@ -20,7 +20,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError, unwritable
 from tfhash.hashers.keywords import default_of, plain, signature, whole
-from tfhash.settings import build, deciding, fields_of
+from tfhash.settings import build, deciding, fields_of, not_as_published
 from tfhash.training.checkpoints import UNREADABLE
 from tfhash.training.run import SAVED, Run, write_text
 
@@ -53,6 +53,7 @@ class Hasher(abc.ABC):
 
     Config: ClassVar[type]
     Settings: ClassVar[type]
+    paper_backbones: ClassVar[tuple[str, ...]] = ()  # networks of the method's paper, where known
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -104,6 +105,12 @@ class Hasher(abc.ABC):
         )
         hasher.build(image_size)
         return hasher
+
+    @classmethod
+    def not_as_published(cls, settings: Any, config: Any) -> dict[str, Any]:
+        """What differs from the method's paper, by field: here what `config` says."""
+        del settings
+        return not_as_published(config)
 
     def build(self, image_size: int) -> None:
         """Makes what there is before anything is learned, for images of image_size px."""

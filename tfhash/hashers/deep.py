@@ -20,6 +20,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
+from tfhash.hashers import backbone_settings
 from tfhash.hashers.base import Hasher
 from tfhash.hashers.deep_settings import DeepSettings, HashConfig
 from tfhash.hashers.spaces import Space, make_space
@@ -85,6 +86,11 @@ class HashNetworkHasher(Hasher):
 
     def _make_encoder(self) -> keras.Model:
         return self._encoder
+
+    @classmethod
+    def not_as_published(cls, settings: DeepSettings, config: HashConfig) -> dict[str, Any]:
+        of_network = backbone_settings.not_as_published(settings, cls.paper_backbones)
+        return of_network | super().not_as_published(settings, config)
 
     @classmethod
     def start(cls, settings: DeepSettings) -> None:

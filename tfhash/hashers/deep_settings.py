@@ -102,11 +102,18 @@ class HashConfig(Configuration):
         "constant; cosine: the rate falls to 0; step: to a tenth after hash_decay_steps",
         choices=SCHEDULES,
     )
-    hash_decay_steps: int = setting(10000, "updates at the full learning rate of H (step)", least=1)
-    weight_decay: float = setting(0.0, "weight decay of H", least=0)
+    hash_decay_steps: int = setting(
+        10000, "updates at the full learning rate of H (step)", least=1, open=True
+    )
+    weight_decay: float = setting(0.0, "weight decay of H", least=0, open=True)
     hidden_units: int = setting(
         0, "units of a ReLU layer before the hash layer; 0 for none", least=0
     )
     dropout: float = setting(
-        0.0, "dropout in H before the hash layer", least=0, below=1, search=(0.0, 0.3, 0.5)
+        0.0,
+        "dropout in H before the hash layer",
+        least=0,
+        below=1,
+        search=(0.0, 0.3, 0.5),
+        open=True,
     )

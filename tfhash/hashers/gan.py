@@ -31,18 +31,22 @@ class GANConfig(HashConfig):
     """Hyperparameters of G, D and H; defaults are the papers', or DCGAN's where they are silent."""
 
     minimax: bool = setting(
-        False, "G minimises the negative of what D minimises, as the paper has it; not -log D"
+        False,
+        "G minimises the negative of what D minimises, as the paper has it; not -log D",
+        open=True,
     )
-    gan_steps: int = setting(20000, "updates of stage 1, G and D alone", least=0)
+    gan_steps: int = setting(20000, "updates of stage 1, G and D alone", least=0, open=True)
     gan_learning_rate: float = setting(2e-4, "Adam's rate for G and D", least=0)
     stage2_gan_rate: float = setting(1.0, "factor of that rate in stage 2", least=0)
     gan_beta_1: float = setting(0.5, "Adam's beta_1 for G and D", least=0, below=1)
     gan_size: int = setting(
-        32, "side in px of the images of G and D: 16, 32 or 64", choices=IMAGE_SIZES
+        32, "side in px of the images of G and D: 16, 32 or 64", choices=IMAGE_SIZES, open=True
     )
-    gan_width: int = setting(64, "filters (units) of the narrowest layer of G and D", least=1)
-    noise_size: int = setting(100, "length of the noise z", least=0)
-    discriminator_batch_norm: bool = setting(True, "batch normalisation in D (pixels)")
+    gan_width: int = setting(
+        64, "filters (units) of the narrowest layer of G and D", least=1, open=True
+    )
+    noise_size: int = setting(100, "length of the noise z", least=0, open=True)
+    discriminator_batch_norm: bool = setting(True, "batch normalisation in D (pixels)", open=True)
     discriminator_dropout: float = setting(
         0.0, "dropout in D, on what its trunk answers", least=0, below=1
     )

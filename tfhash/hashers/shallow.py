@@ -17,6 +17,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
 from tfhash.features import bag_of_words, descriptors
+from tfhash.hashers import backbone_settings
 from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
 from tfhash.hashers.base import Hasher
 from tfhash.networks.encoder import FeatureEncoder
@@ -103,6 +104,8 @@ class FeatureHasher(Hasher):
     Settings = ShallowSettings
     settings: ShallowSettings
     scores: ClassVar[Scores] = staticmethod(linear_scores)
+    # That of SSGAH and DSH-GANs, which ran the traditional methods on its features.
+    paper_backbones = ("alexnet",)
 
     def build(self, image_size: int) -> None:
         super().build(image_size)
@@ -114,6 +117,13 @@ class FeatureHasher(Hasher):
     @classmethod
     def needs_pixels(cls, settings: ShallowSettings) -> bool:
         return settings.features != "bow"
+
+    @classmethod
+    def not_as_published(cls, settings: ShallowSettings, config: Any) -> dict[str, Any]:
+        of_network = {}
+        if settings.features == "backbone":
+            of_network = backbone_settings.not_as_published(settings, cls.paper_backbones)
+        return of_network | super().not_as_published(settings, config)
 
     @abc.abstractmethod
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:

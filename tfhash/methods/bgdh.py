@@ -45,6 +45,7 @@ class BGDHConfig(HashConfig):
         "weight of the squared distance between scores and their signs",
         least=0,
         search=(0.01, 0.03, 0.1),
+        open=True,
     )
     balanced_pairs: bool = setting(
         False,
@@ -53,24 +54,31 @@ class BGDHConfig(HashConfig):
         search=(False, True),
     )
     weight_graph: float = setting(
-        1.0, "weight of the loss of the graph (lambda)", least=0, search=(0.1, 1.0)
+        1.0, "weight of the loss of the graph (lambda)", least=0, search=(0.1, 1.0), open=True
     )
-    anchors: int = setting(500, "anchors of the graph: centres of k-means", least=1)
-    nearest: int = setting(3, "anchors that each image is linked to, the nearest ones", least=1)
-    kmeans_iterations: int = setting(10, "iterations of k-means", least=1)
+    anchors: int = setting(500, "anchors of the graph: centres of k-means", least=1, open=True)
+    nearest: int = setting(
+        3, "anchors that each image is linked to, the nearest ones", least=1, open=True
+    )
+    kmeans_iterations: int = setting(10, "iterations of k-means", least=1, open=True)
     graph_of: str = setting(
         "backbone",
         "by what images are near in the graph (space=pixels): backbone, its features before it "
         "learns; or pixels, at most 32 a side. With space=features by these",
         choices=("backbone", "pixels"),
+        open=True,
     )
-    contexts: int = setting(4, "walks from each image of a batch", least=1)
-    negatives: int = setting(5, "images drawn at random for each walk", least=1)
-    context_learning_rate: float = setting(0.01, "Adam's rate for the vectors of contexts", least=0)
-    embedding_size: int = setting(100, "length of an embedding", least=1)
-    embedding_units: int = setting(256, "units of the ReLU layer under the embedding", least=1)
+    contexts: int = setting(4, "walks from each image of a batch", least=1, open=True)
+    negatives: int = setting(5, "images drawn at random for each walk", least=1, open=True)
+    context_learning_rate: float = setting(
+        0.01, "Adam's rate for the vectors of contexts", least=0, open=True
+    )
+    embedding_size: int = setting(100, "length of an embedding", least=1, open=True)
+    embedding_units: int = setting(
+        256, "units of the ReLU layer under the embedding", least=1, open=True
+    )
     branch_units: int = setting(
-        128, "units of the ReLU layer from the embedding to the hash layer", least=1
+        128, "units of the ReLU layer from the embedding to the hash layer", least=1, open=True
     )
     graph_trains_backbone: bool = setting(
         False, "the loss of the graph trains the backbone too (space=pixels)"
@@ -174,6 +182,7 @@ class BGDH(HashNetworkHasher):
 
     Config = BGDHConfig
     config: BGDHConfig
+    paper_backbones = ("cnn_f",)  # a VGG-F, which is not among the backbones
     takes_triplets = False
 
     @property

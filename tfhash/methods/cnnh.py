@@ -42,7 +42,9 @@ class CNNHConfig(HashConfig):
 
     sweeps: int = setting(5, "stage 1: sweeps of coordinate descent over all codes", least=1)
     class_outputs: bool = setting(
-        False, "CNNH+: the network learns the classes too, on the features that the bits see"
+        False,
+        "CNNH+: the network learns the classes too, on the features that the bits see",
+        open=True,
     )
     weight_class: float = setting(
         1.0, "weight of the class term against the bits (CNNH+)", least=0, search=(0.3, 1.0, 3.0)
@@ -206,6 +208,7 @@ class CNNH(HashNetworkHasher):
 
     Config = CNNHConfig
     config: CNNHConfig
+    paper_backbones = ("cuda_convnet",)  # of its own, not among the backbones
     takes_triplets = False
 
     @property

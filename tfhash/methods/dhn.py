@@ -124,6 +124,7 @@ class DHN(HashNetworkHasher):
 
     Config = DHNConfig
     config: DHNConfig
+    paper_backbones = ("alexnet",)
     takes_triplets = False
 
     def make_sampler(self, data: LearningData) -> InBatchPairs:

@@ -85,6 +85,7 @@ class DPSH(BufferedPairsHasher):
 
     Config = DPSHConfig
     config: DPSHConfig
+    paper_backbones = ("cnn_f",)  # a VGG-F, which is not among the backbones
 
     def make_stage(self, data: LearningData) -> DPSHStage:
         return DPSHStage(

@@ -52,15 +52,19 @@ class DSDHConfig(PairsConfig):
         search=(1.0, 3.0, 10.0, 55.0),
     )
     codes_every: int | None = setting(
-        None, "steps between two updates of W and B; by default about an epoch", least=1
+        None, "steps between two updates of W and B; by default about an epoch", least=1, open=True
     )
     code_cycles: int = setting(
-        10, "cycles over the bits in one update of B at most; fewer where none changes", least=1
+        10,
+        "cycles over the bits in one update of B at most; fewer where none changes",
+        least=1,
+        open=True,
     )
     bias: str = setting(
         "auto",
         "whether W has a bias; auto: where a labelled image has several labels",
         choices=BIASES,
+        open=True,
     )
     hash_optimizer: str = with_default(HashConfig, "hash_optimizer", "adamw")
     hash_learning_rate: float = with_default(HashConfig, "hash_learning_rate", 1e-5)
@@ -211,6 +215,7 @@ class DSDH(BufferedPairsHasher):
 
     Config = DSDHConfig
     config: DSDHConfig
+    paper_backbones = ("cnn_f",)  # a VGG-F, which is not among the backbones
 
     def make_stage(self, data: LearningData) -> DSDHStage:
         config, labels = self.config, data.labels[data.labelled]

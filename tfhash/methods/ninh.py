@@ -50,6 +50,7 @@ class NINHConfig(HashConfig):
         "have no gradient; by default there is none",
         above=0,
         most=0.5,
+        open=True,
     )
     hash_learning_rate: float = with_default(HashConfig, "hash_learning_rate", 1e-3)
     hash_schedule: str = with_default(HashConfig, "hash_schedule", "step")
@@ -103,6 +104,7 @@ class NINH(HashNetworkHasher):
 
     Config = NINHConfig
     config: NINHConfig
+    paper_backbones = ("network_in_network",)  # of its own, not among the backbones
 
     @property
     def hash_network_kind(self) -> type[DividedHashNetwork]:

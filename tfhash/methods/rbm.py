@@ -35,9 +35,10 @@ class RBMConfig(Configuration):
         "units of the layers between the features and the code",
         least=1,
         search=((128, 64), (256, 128), (512, 512)),
+        open=True,
     )
-    epochs: int = setting(50, "passes over all images, for each RBM", least=1)
-    batch_size: int = setting(100, "images a batch", least=1)
+    epochs: int = setting(50, "passes over all images, for each RBM", least=1, open=True)
+    batch_size: int = setting(100, "images a batch", least=1, open=True)
     visible_learning_rate: float = setting(
         1e-3,
         "learning rate of the first RBM, whose visible units are Gaussian",
@@ -58,8 +59,11 @@ class RBMConfig(Configuration):
         "passes over all images in which the autoencoder is fine-tuned; 0: none",
         least=0,
         search=(0, 20, 50),
+        open=True,
     )
-    finetune_learning_rate: float = setting(1e-3, "learning rate of fine-tuning (Adam)", above=0)
+    finetune_learning_rate: float = setting(
+        1e-3, "learning rate of fine-tuning (Adam)", above=0, open=True
+    )
     noise_variance: float = setting(
         16.0,
         "variance of the noise before the code's sigmoid in fine-tuning",

@@ -58,6 +58,7 @@ class SSDHLatentConfig(HashConfig):
         "softmax over the classes; sigmoid: each by itself; auto: sigmoid where a labelled image "
         "has several labels",
         choices=CLASS_LOSSES,
+        open=True,
     )
     classifier_deviation: float = setting(
         0.2, "standard deviation of the classifier's first weights", above=0
@@ -141,6 +142,7 @@ class SSDHLatent(HashNetworkHasher):
 
     Config = SSDHLatentConfig
     config: SSDHLatentConfig
+    paper_backbones = ("alexnet",)
     takes_triplets = False
 
     def learning_data(self, image_set: ImageSet, splits: RetrievalSplits) -> LearningData:

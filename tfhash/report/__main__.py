@@ -14,7 +14,7 @@ from tfhash.cli import mains
 from tfhash.cli.flags import define_path
 from tfhash.errors import UserError
 from tfhash.names import encoded, shown
-from tfhash.report import page, records, rows
+from tfhash.report import page, paired, records, rows
 
 NAME = "tfhash.report"
 
@@ -39,7 +39,9 @@ def _write_report(directories: Sequence[str]) -> None:
         raise UserError(f"--notes={given.notes}: {error}") from error
     command = shlex.join(["python", "-m", NAME, *sys.argv[1:]])
     flat = records.records(sections)
-    _write("output", given.output, page.render(sections, command, notes))
+    if given.against:
+        paired.check_title(sections, given.against)
+    _write("output", given.output, page.render(sections, command, notes, given.against))
     if given.csv:
         _write("csv", given.csv, records.to_csv(flat))
     if given.json:
@@ -68,6 +70,12 @@ def _write(flag: str, path: str, text: str) -> None:
 def define_flags() -> None:
     define_path("output", "results.md", "Markdown file to write")
     define_path("notes", None, "Markdown file whose text goes below the header")
+    flags.DEFINE_string(
+        "against",
+        None,
+        "method and variant of a row, e.g. 'ssgah' or 'ssgah baseline': others are told their mean "
+        "difference from it on the same splits, with a 95 % interval",
+    )
     define_path("csv", None, "CSV file to write: one record a method and code length")
     define_path("json", None, "JSON file to write: the same records")
     define_path("figures_dir", None, "folder for figures, PNG files")

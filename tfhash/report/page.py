@@ -6,27 +6,33 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tfhash.report import markdown, published
+from tfhash.report import markdown, paired, published
 from tfhash.report.records import record
 from tfhash.report.rows import Result, Row, Section
 
-_LEFT_ALIGNED = {"method", "variant", "bits", "seeds", "paper"}
+_NOT_AS_PUBLISHED = "not as in the method's paper"
+_LEFT_ALIGNED = {"method", "variant", "bits", "seeds", "paper", _NOT_AS_PUBLISHED}
 
 _HOW_TO_READ = (
     "A row is one setting of one method. The first table of a protocol has its mAP as "
     "`mean ± standard deviation (paper, gap)`: over runs that differ in nothing but their seeds, "
     "the deviation dividing by n - 1 and left out of a single run; the paper's number, and ours "
-    "minus it. mAP is over the whole ranking where nothing else is said. The second table has what "
-    "else was measured, by code length; `-` is not measured or not published. Below stand the "
+    "minus it where protocol and method are the paper's. The last column has the flags by which a "
+    "row is not the method of its own paper; `?` stands for runs that do not tell. mAP is over the "
+    "whole ranking where nothing else is said. The second table has what else was measured, by "
+    "code length; `-` is not measured or not published. Below stand the "
     "fingerprints of the splits, the hardware, and a command for each row, that of its first seed "
     "and shortest code; for the others change `--seed` and `--code_length`."
 )
 
 
-def render(sections: Sequence[Section], command: str, notes: str = "") -> str:
+def render(
+    sections: Sequence[Section], command: str, notes: str = "", against: str | None = None
+) -> str:
     """The page in Markdown: command, how to read it, notes, a section a data set and protocol.
 
-    command: what makes this page again. notes: Markdown.
+    command: what makes this page again. notes: Markdown. against: the title of the row from which
+    all others of its section are told their differences.
     """
     sources = [f"- {name}: {source}" for name, source in published.SOURCES.items()]
     parts = [
@@ -41,7 +47,7 @@ def render(sections: Sequence[Section], command: str, notes: str = "") -> str:
     for section in sections:
         parts += [
             f"## {markdown.plain(f'{section.dataset}, {section.protocol}')}",
-            _overview(section),
+            _overview(section, against),
             _measurements(section),
             _splits(section),
             _commands(section),
@@ -49,16 +55,21 @@ def render(sections: Sequence[Section], command: str, notes: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(section: Section) -> str:
+def _overview(section: Section, against: str | None) -> str:
     lengths = section.code_lengths
+    reference = paired.reference_row(section, against) if against else None
     judged = [f"{section.measure_name}, {k} bits" for k in lengths]
-    header = ["#", "method", "variant", *judged, "paper"]
+    header = ["#", "method", "variant", *judged]
+    header += [f"minus {against}"] * (reference is not None)
+    header += ["paper", _NOT_AS_PUBLISHED]
     rows = []
     for row in section.rows:
         flat = {k: record(section, row, result) for k, result in row.results.items()}
         sources = dict.fromkeys(one["source"] for one in flat.values() if one["source"])
         cells = [_judged(flat[k]) if k in flat else "-" for k in lengths]
-        rows.append([str(row.number), *_title(row), *cells, "; ".join(sources) or "-"])
+        cells += [_minus(section, row, reference)] if reference else []
+        cells += ["; ".join(sources) or "-", _differences(row)]
+        rows.append([str(row.number), *_title(row), *cells])
     return markdown.table(header, rows, _LEFT_ALIGNED)
 
 
@@ -68,12 +79,44 @@ def _title(row: Row) -> tuple[str, str]:
     return markdown.plain(method), markdown.plain(rest) or "-"
 
 
+def _minus(section: Section, row: Row, reference: Row) -> str:
+    """Paired differences by code length, as `mean ± half of the 95 % interval (splits)`."""
+    if row is reference:
+        return "-"
+    found = []
+    for code_length, result in row.results.items():
+        other = reference.results.get(code_length)
+        one = paired.difference(result, other, section.measure) if other else None
+        if one is None:
+            found.append("-")
+        else:
+            half = "" if one.half is None else f" ± {one.half:.3f}"
+            found.append(f"{one.mean:+.3f}{half} ({one.splits})")
+    return " / ".join(found)
+
+
+def _differences(row: Row) -> str:
+    """What differs from the method's paper, as NAME=VALUE; `?` where the runs do not tell."""
+    found = row.first["not_as_published"]
+    if found is None:
+        return "?"
+    texts = (f"{name}={_as_text(value)}" for name, value in found.items())
+    return ", ".join(map(markdown.plain, texts)) or "-"
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(_as_text, value))
+    return format(value, "g") if isinstance(value, float) else str(value)
+
+
 def _judged(one: Mapping[str, Any]) -> str:
-    """A record as `mean ± sd (paper, gap)`."""
+    """A record as `mean ± sd (paper, gap)`, without the gap where it would mislead."""
     if one["mean"] is None:
         return "-"
     deviation = "" if one["sd"] is None else f" ± {one['sd']:.3f}"
-    paper = "" if one["paper"] is None else f" ({one['paper']:.3f}, {one['gap']:+.3f})"
+    gap = "" if one["gap"] is None else f", {one['gap']:+.3f}"
+    paper = "" if one["paper"] is None else f" ({one['paper']:.3f}{gap})"
     return f"{one['mean']:.3f}{deviation}{paper}"
 
 

@@ -15,8 +15,9 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
     """One experiment at one code length, flat, for other programs; None is not known.
 
     mean, sd and n are of `measure`, a key of metrics.json, over the runs; sd divides by n - 1.
-    paper is the preferred published number and gap is mean - paper. `changed_flags` tell the row
-    from the first of its method and variant.
+    paper is the preferred published number. gap is mean - paper where protocol and method are the
+    paper's. not_as_published: what differs from the method's paper, by field; None where the run
+    does not tell. `changed_flags` tell the row from the first of its method and variant.
     """
     mean = result.mean(section.measure)
     papers = section.published(result)
@@ -36,7 +37,8 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
         "n": len(result.runs),
         "paper": paper,
         "source": papers[0].source if papers else None,
-        "gap": None if mean is None or paper is None else mean - paper,
+        "gap": mean - paper if mean and paper and section.is_published(result) else None,
+        "not_as_published": result["not_as_published"],
         "other_papers": [{"map": other.map, "source": other.source} for other in papers[1:]],
         "seeds": result.values("seed"),
         "fingerprints": result.values("split_fingerprint"),

@@ -43,6 +43,7 @@ _OPTIONAL = {
     "hardware": str,
     "command": str,
     "flags": dict,
+    "not_as_published": dict,
 }
 
 
@@ -133,6 +134,10 @@ class Section:
     @property
     def measure_name(self) -> str:
         return self.measure.replace("map_at", "mAP@").replace("map", "mAP").replace("_", " ")
+
+    def is_published(self, result: Result) -> bool:
+        """Whether a result is of the protocol and the method that the papers' numbers are of."""
+        return published.is_exact(result["protocol"]) and result["not_as_published"] == {}
 
     def published(self, result: Result) -> list[published.Published]:
         """What the papers report for a result of this section, the preferred number first."""

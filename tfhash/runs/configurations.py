@@ -76,6 +76,11 @@ class Configurations:
         return (self.experiment, ""), (self.settings, ""), (self.config, prefix)
 
     @property
+    def not_as_published(self) -> dict[str, Any]:
+        """What differs from the method's paper, by the names of fields."""
+        return self.hasher_class.not_as_published(self.settings, self.config)
+
+    @property
     def hasher_class(self) -> type[Hasher]:
         return methods.get(self.experiment.method)
 

@@ -81,6 +81,7 @@ def run(
         "hardware": provenance.hardware(),
         "command": command,
         "flags": given.values,
+        "not_as_published": given.not_as_published,
         "places": {} if target.directory is None else given.places(target.directory),
         "versions": provenance.versions(),
     }

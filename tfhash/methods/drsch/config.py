@@ -16,7 +16,9 @@ NEIGHBOURS_BY = ("features", "inputs")
 class DRSCHConfig(HashConfig):
     """Hyperparameters; those that the paper fixes are from memory of it."""
 
-    variant: str = setting("drsch", "drsch; or dsch, without the Laplacian term", choices=VARIANTS)
+    variant: str = setting(
+        "drsch", "drsch; or dsch, without the Laplacian term", choices=VARIANTS, open=True
+    )
     margin: float | None = setting(
         None,
         "margin of the triplets, in bits; by default code_length / 2",
@@ -31,18 +33,22 @@ class DRSCHConfig(HashConfig):
     )
     learn_bit_weights: bool = setting(True, "bits have learned weights in the distance, else all 1")
     classes_per_group: int = setting(
-        10, "classes that the images of a group are drawn of, in equal parts", least=2
+        10, "classes that the images of a group are drawn of, in equal parts", least=2, open=True
     )
     weight_laplacian: float = setting(
-        0.1, "weight of the Laplacian term (drsch)", least=0, search=(0.001, 0.01, 0.1)
+        0.1, "weight of the Laplacian term (drsch)", least=0, search=(0.001, 0.01, 0.1), open=True
     )
     neighbours: int = setting(
-        3, "nearest other images of a group that an image is kept near to (drsch)", least=1
+        3,
+        "nearest other images of a group that an image is kept near to (drsch)",
+        least=1,
+        open=True,
     )
     neighbours_by: str = setting(
         "features",
         "nearest by the features that the hash layer sees, or by the inputs of H (drsch)",
         choices=NEIGHBOURS_BY,
+        open=True,
     )
     hash_learning_rate: float = with_default(HashConfig, "hash_learning_rate", 1e-3)
     weight_decay: float = with_default(HashConfig, "weight_decay", 5e-4)

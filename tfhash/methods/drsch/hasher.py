@@ -21,6 +21,7 @@ class DRSCH(HashNetworkHasher):
 
     Config = DRSCHConfig
     config: DRSCHConfig
+    paper_backbones = ("cuda_convnet",)  # of its own, not among the backbones
     takes_triplets = False
 
     @property

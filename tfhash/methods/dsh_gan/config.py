@@ -12,12 +12,15 @@ from tfhash.settings import setting, with_default
 class DSHGANConfig(GANConfig):
     """Hyperparameters; the defaults are the paper's, section 4.2."""
 
-    classification: bool = setting(True, "the classification stream; without it, DSH-GANs-")
+    classification: bool = setting(
+        True, "the classification stream; without it, DSH-GANs-", open=True
+    )
     real_fraction: float = setting(
         0.0,
         "part of the positives and negatives that are real images, 0 to 1 (Fig. 6)",
         least=0,
         most=1,
+        open=True,
     )
     margin: float = setting(1.0, "margin of the triplet loss", least=0, search=(1.0, 3.0, 6.0))
     weight_adversary: float = setting(

@@ -49,6 +49,7 @@ class DSHGAN(GANHasher):
 
     Config = DSHGANConfig
     config: DSHGANConfig
+    paper_backbones = ("alexnet", "vgg19", "resnet50")
     stage1_flags = ("weight_class",)
 
     def build(self, image_size: int) -> None:

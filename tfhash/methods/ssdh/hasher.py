@@ -32,6 +32,7 @@ class SSDH(HashNetworkHasher):
 
     Config = SSDHConfig
     config: SSDHConfig
+    paper_backbones = ("vgg_f",)  # not among the backbones
 
     def learning_data(self, image_set: ImageSet, splits: RetrievalSplits) -> LearningData:
         if self.config.classification and image_set.triplets is not None:

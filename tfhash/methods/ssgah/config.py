@@ -24,7 +24,10 @@ class SSGAHConfig(GANConfig):
     """Hyperparameters; the defaults are the paper's, or DCGAN's where the paper is silent."""
 
     variant: str = setting(
-        "ssgah", "ssgah, or an ablation of Table 3: w_ssr, w_ar, baseline", choices=tuple(RANKINGS)
+        "ssgah",
+        "ssgah, or an ablation of Table 3: w_ssr, w_ar, baseline",
+        choices=tuple(RANKINGS),
+        open=True,
     )
     margin_sr: float | None = setting(
         None, "margin of L_sr, by default code_length / 4", least=0, search=(None, 3.0, 6.0, 12.0)
@@ -61,7 +64,7 @@ class SSGAHConfig(GANConfig):
     )
     other_view: bool = setting(False, "in stage 2 G sees another augmented view of x than H")
     ssr_updates_generator: bool = setting(
-        False, "G maximises L_ssr, as Eq. 9 has it; Eq. 5 has L_ssr for H alone"
+        False, "G maximises L_ssr, as Eq. 9 has it; Eq. 5 has L_ssr for H alone", open=True
     )
     cooperative_ssr: bool = setting(
         False, "G minimises L_ssr, together with H; in no equation of the paper"
@@ -73,7 +76,7 @@ class SSGAHConfig(GANConfig):
     condition: bool = setting(
         True, "the condition module; without it c is noise alone, the third variant of Fig. 3"
     )
-    condition_size: int = setting(128, "length of the condition c", least=1)
+    condition_size: int = setting(128, "length of the condition c", least=1, open=True)
     residual: bool = setting(False, "G_p answers x changed by what it decodes, not an item anew")
     discriminator: str = setting(
         "joint",

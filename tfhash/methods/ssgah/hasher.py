@@ -35,6 +35,7 @@ class SSGAH(GANHasher):
 
     Config = SSGAHConfig
     config: SSGAHConfig
+    paper_backbones = ("alexnet",)
     stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
     @property
