@@ -272,11 +272,11 @@ def _unseen_classes(
     Three quarters of the classes (rounded down: 7 of 10) are seen. The images of the seen classes
     are halved into train75 and test75, those of the others into train25 and test25. Learned from:
     train75. Query: test25, at most queries_per_class a class. Database: train25 + test75. Images
-    without a label may show an unseen class, so they are left out.
+    without a label may show an unseen class, so they are left out. The paper does not say what
+    happens to an image with labels of both kinds: here it belongs to the unseen ones, so that
+    nothing is learned from an image that shows an unseen class.
     """
     labels = image_set.labels
-    if labels.sum(axis=1, dtype=int).max(initial=0) > 1:
-        raise UserError("`protocol`=unseen_classes: expected one label an image, received several")
     class_count = len(image_set.class_names)
     if class_count < 3:  # two are the least to learn a ranking from
         raise UserError(
@@ -289,15 +289,17 @@ def _unseen_classes(
             raise _too_few(image_set, class_, "images", count, 2)
 
     order = _random_order(len(labels), seed, _HALVES_ORDER)
-    train75, test75 = np.array_split(order[labels[order][:, seen].any(axis=1)], 2)
-    train25, test25 = np.array_split(order[labels[order][:, unseen].any(axis=1)], 2)
+    shows_unseen = labels[:, unseen].any(axis=1)
+    shows_seen_alone = labels[:, seen].any(axis=1) & ~shows_unseen
+    train75, test75 = np.array_split(order[shows_seen_alone[order]], 2)
+    train25, test25 = np.array_split(order[shows_unseen[order]], 2)
     in_train75 = np.zeros(len(labels), bool)
     in_train75[train75] = True
     order = _random_order(len(labels), seed, _LABELLED_ORDER)
     picked = _pick(image_set, seen, order, in_train75, labelled_per_class)
     queries = [test25[labels[test25, class_] == 1][:queries_per_class] for class_ in unseen]
     return {
-        "query": np.concatenate(queries),
+        "query": np.unique(np.concatenate(queries)),  # one of several unseen classes counts once
         "database": np.concatenate([train25, test75]),
         "labelled": picked[:, validation_per_class:].ravel(),
         "validation": picked[:, :validation_per_class].ravel(),
