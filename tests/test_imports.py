@@ -44,6 +44,7 @@ DOORS = ("tfhash", "tfhash.__main__")
 
 MAINS = (
     "tfhash.train tfhash.evaluate tfhash.top_results tfhash.benchmark.__main__ "
+    "tfhash.benchmark.headers "
     "tfhash.report.__main__ tfhash.cli "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"
 )

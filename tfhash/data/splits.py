@@ -289,8 +289,8 @@ def _unseen_classes(
             raise _too_few(image_set, class_, "images", count, 2)
 
     order = _random_order(len(labels), seed, _HALVES_ORDER)
-    shows_unseen = labels[:, unseen].any(axis=1)
-    shows_seen_alone = labels[:, seen].any(axis=1) & ~shows_unseen
+    shows_unseen = np.asarray(labels[:, unseen].any(axis=1))
+    shows_seen_alone = np.asarray(labels[:, seen].any(axis=1) & ~shows_unseen)
     train75, test75 = np.array_split(order[shows_seen_alone[order]], 2)
     train25, test25 = np.array_split(order[shows_unseen[order]], 2)
     in_train75 = np.zeros(len(labels), bool)

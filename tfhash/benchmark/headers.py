@@ -1,0 +1,101 @@
+"""Run times and mAP in the headers of flagfiles, from the runs that were made of them.
+
+python -m tfhash.benchmark.headers results --flagfiles=configs
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from tfhash import train
+from tfhash.cli import mains
+from tfhash.cli.flags import define_path
+from tfhash.errors import UserError
+from tfhash.names import shown
+from tfhash.report.rows import Result, read_runs, without_repeats
+from tfhash.runs.configurations import Configurations
+
+NAME = "tfhash.benchmark.headers"
+
+# Flags that a header's command leaves to the user, or that a mean is taken over.
+_FREE = {"seed", "split_seed", "name", "weights", "data_dir"}
+_RUN_TIME = re.compile(r"^(# run time:  ).*?(, and once .*)?$", re.MULTILINE)
+_MAP = re.compile(r"^(# mAP:       ).*$", re.MULTILINE)
+
+
+def update(directory: Path, runs: Iterable[Mapping[str, Any]]) -> list[Path]:
+    """Writes run time and mAP into the header of each flagfile of a directory that has runs.
+
+    A run is one of a flagfile where all flags that decide are the flagfile's, but for seeds and
+    the paths of weights and data. Answers the flagfiles that were changed. UserError for a
+    directory without flagfiles.
+    """
+    paths = sorted(directory.glob("*.flags"))
+    if not paths:
+        raise UserError(f"--flagfiles: no flagfile in {directory}; allowed: a folder of *.flags")
+    by_flags: defaultdict[str, list[dict]] = defaultdict(list)
+    for run in without_repeats(map(dict, runs)):
+        if run.get("flags"):
+            by_flags[_key(Configurations.of(run["flags"]))].append(run)
+    changed = []
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        if "\n--methods=" in text:  # a matrix: its header names no run
+            continue
+        found = by_flags.get(_key(train.parse([f"--flagfile={path}"])))
+        if found and (new := with_figures(text, Result(tuple(found)))) != text:
+            path.write_text(new, encoding="utf-8")
+            changed.append(path)
+    return changed
+
+
+def with_figures(text: str, result: Result) -> str:
+    """The text of a flagfile with the mean training time and mAP of its runs in the header.
+
+    What stands after `, and once` in the line of the run time stays.
+    """
+    seconds, mean = result.mean("train_seconds"), result.mean("map")
+    if seconds is not None:
+        text = _RUN_TIME.sub(lambda m: f"{m[1]}{duration(seconds)} of training{m[2] or ''}", text)
+    if mean is not None:
+        deviation = result.deviation("map")
+        spread = "" if deviation is None else f" ± {deviation:.3f}"
+        seeds = ", ".join(map(str, sorted(result.values("seed"))))
+        word = "seed" if len(result.runs) == 1 else "seeds"
+        text = _MAP.sub(lambda m: f"{m[1]}{mean:.3f}{spread} ({word} {seeds})", text)
+    return text
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, or `4 min 5 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _key(given: Configurations) -> str:
+    decides = {flag: value for flag, value in given.deciding.items() if flag not in _FREE}
+    return json.dumps(decides, sort_keys=True)
+
+
+def main(argv: list[str]) -> int:
+    if not argv[1:]:
+        raise UserError(f"no folder given; usage: python -m {NAME} DIR [DIR ...] --flagfiles=DIR")
+    for path in update(Path(flags.FLAGS.flagfiles), read_runs(argv[1:])):
+        print(f"wrote {shown(path)}")
+    return 0
+
+
+def entry_point() -> None:
+    define_path("flagfiles", "configs", "folder of the flagfiles")
+    mains.run(NAME, main, positional=True)
+
+
+if __name__ == "__main__":
+    entry_point()
