@@ -199,6 +199,19 @@ def test_a_cell_that_needs_a_fresh_process_gets_one():
     assert worker.fits(xla) and not worker.fits(lsh)
 
 
+def test_cells_that_share_a_first_stage_do_not_run_at_a_time():
+    """The first one makes it, and another process that works in its folder is refused."""
+    lsh, *gans = cells("lsh", "ssgah", seeds=(1,), **{"ssgah.stage1_dir": ["a", "b"]})
+    (plain,) = cells("ssgah", seeds=(2,))
+    a, b = gans
+    assert [cell.claimed for cell in (lsh, a, b, plain)] == [None, "a", "b", None]
+    assert workers.first_free([a, b], []) == a
+    assert workers.first_free([a, b, lsh], [a]) == b
+    assert workers.first_free([a], [a, None]) is None
+    assert workers.first_free([lsh, a], [plain, a]) == lsh
+    assert workers.first_free([], [a]) is None
+
+
 def test_a_dry_run_only_prints_the_commands(command, tmp_path):
     out = tmp_path / "matrix"
     ended = command(benchmark, "--methods=lsh,ssgah", "--seeds=3", f"--out={out}", "--dry_run",

@@ -41,6 +41,11 @@ class Cell:
         """What decides which images are loaded, as `experiment.load_images` has it."""
         return tuple(self.given.experiment.loading.items())
 
+    @property
+    def claimed(self) -> str | None:
+        """A folder that one process at a time may fill: that of a first stage which is kept."""
+        return getattr(self.given.config, "stage1_dir", None)
+
     def finished(self) -> dict[str, Any] | None:
         """The metrics.json that this cell's flags led to; None where it is still to be made."""
         try:

@@ -12,7 +12,6 @@ import textwrap
 import threading
 import time
 import traceback
-from collections import deque
 from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from multiprocessing import connection
 from pathlib import Path
@@ -47,18 +46,22 @@ def run(cells: Sequence[Cell], count: int) -> Generator[tuple[Cell, Outcome, flo
 
     No process is left when the iterator is closed. To be called in the main thread.
     """
-    waiting = deque(cells)
+    waiting = list(cells)
     idle: list[Worker] = []
     busy: dict[Any, Worker] = {}  # by the pipe to it
     try:
         while waiting or busy:
-            while waiting and len(busy) < count:
+            while len(busy) < count:
+                cell = first_free(waiting, [worker.cell for worker in busy.values()])
+                if cell is None:
+                    break
+                waiting.remove(cell)
                 worker = idle.pop() if idle else Worker()
-                if not worker.fits(waiting[0]):
+                if not worker.fits(cell):
                     worker.stop()
                     worker = Worker()
                 busy[worker.pipe] = worker
-                worker.begin(waiting.popleft())
+                worker.begin(cell)
             for pipe in connection.wait(list(busy)):
                 worker = busy[pipe]
                 outcome = worker.outcome()
@@ -72,6 +75,12 @@ def run(cells: Sequence[Cell], count: int) -> Generator[tuple[Cell, Outcome, flo
     finally:
         for worker in (*idle, *busy.values()):
             worker.stop()
+
+
+def first_free(waiting: Sequence[Cell], busy: Sequence[Cell | None]) -> Cell | None:
+    """The first cell that needs no folder which one of the busy ones may be filling."""
+    claimed = {cell.claimed for cell in busy if cell and cell.claimed}
+    return next((cell for cell in waiting if cell.claimed not in claimed), None)
 
 
 class Worker:
