@@ -6,7 +6,6 @@ that a small batch sees every class; the gradient passes through the batch's sid
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +15,6 @@ import tensorflow as tf
 from tfhash import losses
 from tfhash.data.learning import LearningData
 from tfhash.data.pairs import check_pairs, count_similar
-from tfhash.data.pipeline import TrainingBatches
 from tfhash.data.samplers import RandomImages
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
@@ -119,6 +117,7 @@ class BufferedPairsHasher(HashNetworkHasher):
     """
 
     takes_triplets = False
+    keeps_rows = True
 
     def learning_data(self, image_set: ImageSet, splits: RetrievalSplits) -> LearningData:
         data = super().learning_data(image_set, splits)
@@ -127,6 +126,3 @@ class BufferedPairsHasher(HashNetworkHasher):
 
     def make_sampler(self, data: LearningData) -> RandomImages:
         return RandomImages(len(data.labelled), self.settings.group_size)
-
-    def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
-        return dataclasses.replace(super().make_batches(data, stage), places=True)

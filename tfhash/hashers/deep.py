@@ -45,11 +45,13 @@ class HashNetworkHasher(Hasher):
     batch is made of. One with more stages overrides `train_stages`.
 
     networks: by name, those of the method; space: where H works; see `spaces.Space`.
-    takes_triplets: whether a user's own triplets will do in place of labels.
+    takes_triplets: whether a user's own triplets will do in place of labels. keeps_rows: whether
+    its stage keeps something of each labelled image, and has to know which a batch holds.
     """
 
     Settings = DeepSettings
     takes_triplets: ClassVar[bool] = True
+    keeps_rows: ClassVar[bool] = False
     settings: DeepSettings
     config: HashConfig
 
@@ -166,6 +168,7 @@ class HashNetworkHasher(Hasher):
             augment=self.space.augment,
             seed=(self.seed, stage),
             labels=data.labels,
+            places=self.keeps_rows,
         )
 
     def compile(self, stage: Stage) -> Stage:

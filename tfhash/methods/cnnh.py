@@ -17,7 +17,6 @@ import tensorflow as tf
 
 from tfhash import losses
 from tfhash.data.learning import LearningData
-from tfhash.data.pipeline import TrainingBatches
 from tfhash.data.samplers import RandomImages
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
@@ -25,7 +24,7 @@ from tfhash.hashers.deep import HashNetworkHasher
 from tfhash.hashers.deep_settings import HashConfig
 from tfhash.hashers.linear.rotation import signs
 from tfhash.hashers.linear.similarity import code_loss, similarity_factors
-from tfhash.networks.hash_layer import HashNetwork
+from tfhash.networks.hash_layer import HashNetwork, linear_head
 from tfhash.settings import setting, with_default
 from tfhash.training.buffers import add_buffer
 from tfhash.training.groups import items_of, share, ungrouped
@@ -210,6 +209,7 @@ class CNNH(HashNetworkHasher):
     config: CNNHConfig
     paper_backbones = ("cuda_convnet",)  # of its own, not among the backbones
     takes_triplets = False
+    keeps_rows = True
 
     @property
     def variant(self) -> str | None:
@@ -243,10 +243,8 @@ class CNNH(HashNetworkHasher):
         classes = None
         if self.config.class_outputs:
             initializer = keras.initializers.GlorotUniform(self.seed)
-            classes = keras.layers.Dense(
-                labels.shape[1], kernel_initializer=initializer, dtype="float32", name="classes"
-            )
-            classes.build((None, self.hash_network.width))
+            width = self.hash_network.width
+            classes = linear_head("classes", width, labels.shape[1], initializer)
         return CNNHStage(
             self.hash_network,
             self.config,
@@ -258,16 +256,3 @@ class CNNH(HashNetworkHasher):
 
     def make_sampler(self, data: LearningData) -> RandomImages:
         return RandomImages(len(data.labelled), self.settings.group_size)
-
-    def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
-        return TrainingBatches(
-            data.inputs,
-            labelled=data.labelled,
-            unlabelled=data.splits.unlabelled,
-            sampler=self.make_sampler(data),
-            groups=self.settings.groups,
-            augment=self.space.augment,
-            seed=(self.seed, stage),
-            labels=data.labels,
-            places=True,
-        )

@@ -26,7 +26,7 @@ from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.deep import HashNetworkHasher
 from tfhash.hashers.deep_settings import HashConfig
-from tfhash.networks.hash_layer import HashNetwork
+from tfhash.networks.hash_layer import HashNetwork, linear_head
 from tfhash.settings import setting, with_default
 from tfhash.training.groups import items_of, ungrouped
 from tfhash.training.stage import Stage
@@ -160,13 +160,8 @@ class SSDHLatent(HashNetworkHasher):
     def make_stage(self, data: LearningData) -> Stage:
         labels = self._labels(data)
         deviation, seed = self.config.classifier_deviation, self.seed + _CLASSIFIER_SEED
-        classifier = keras.layers.Dense(
-            labels.shape[1],
-            kernel_initializer=keras.initializers.RandomNormal(0.0, deviation, seed),
-            dtype="float32",
-            name="classifier",
-        )
-        classifier.build((None, self.code_length))
+        initializer = keras.initializers.RandomNormal(0.0, deviation, seed)
+        classifier = linear_head("classifier", self.code_length, labels.shape[1], initializer)
         multi_label = self._multi_label(data.multi_label)
         return LatentStage(
             self.hash_network, classifier, self.config, multi_label=multi_label, seed=self.seed

@@ -138,3 +138,12 @@ class HashNetwork(keras.Model):
         return tf.nn.experimental.stateless_dropout(
             features, self.dropout, dropout_seed, rng_alg="philox"
         )
+
+
+def linear_head(
+    name: str, width: int, units: int, initializer: keras.initializers.Initializer
+) -> keras.layers.Dense:
+    """A built linear layer [N, width] -> float32 [N, units], e.g. logits of classes beside H."""
+    head = keras.layers.Dense(units, kernel_initializer=initializer, dtype="float32", name=name)
+    head.build((None, width))
+    return head

@@ -13,6 +13,7 @@ from tfhash.errors import UserError
 from tfhash.hashers.deep import HashNetworkHasher
 from tfhash.methods.ssdh.config import SSDHConfig
 from tfhash.methods.ssdh.stage import SSDHStage, far_ranks
+from tfhash.networks.hash_layer import linear_head
 from tfhash.training.stage import Stage
 
 
@@ -57,11 +58,7 @@ class SSDH(HashNetworkHasher):
 
     def _class_head(self, class_count: int) -> keras.layers.Dense:
         initializer = keras.initializers.GlorotUniform(self.seed + 500)
-        head = keras.layers.Dense(
-            class_count, kernel_initializer=initializer, dtype="float32", name="class_head"
-        )
-        head.build((None, self.hash_network.width))
-        return head
+        return linear_head("class_head", self.hash_network.width, class_count, initializer)
 
     def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
         settings, sampler = self.settings, self.make_sampler(data)
