@@ -26,7 +26,6 @@ from tfhash import methods
 from tfhash.hashers import deep
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.runs import experiment
-from tfhash.runs.configurations import Configurations
 from tfhash.settings import fields_of
 from tfhash.training.run import Run
 
@@ -42,21 +41,21 @@ fit = deep.Stage.fit
 def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
 deep.Stage.fit = recorded
+image_set, parts = experiment.load_data(experiment.Experiment())
 wanted = dict(gan_steps=3, gan_size=16, gan_width=8, noise_size=8, hash_learning_rate=0.05,
               anchors=100, slice_units=4)
-for method in methods.names():
-    hasher = methods.get(method)
-    if not issubclass(hasher, deep.HashNetworkHasher):
+settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
+                        checkpoint_every=3, strategy=strategy, backbone="small_cnn")
+for name in methods.names():
+    method = methods.get(name)
+    if not issubclass(method, deep.HashNetworkHasher):
         continue
-    history.append((method, []))
-    has = fields_of(hasher.Config)
-    given = Configurations(
-        experiment.Experiment(method=method, code_length=12),
-        DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2, checkpoint_every=3,
-                     strategy=strategy, backbone="small_cnn"),
-        hasher.Config(**{name: value for name, value in wanted.items() if name in has}),
-    )
-    experiment.run(given, Run(Path(directory) / method))
+    history.append((name, []))
+    has = fields_of(method.Config)
+    config = method.Config(**{field: value for field, value in wanted.items() if field in has})
+    keras.utils.set_random_seed(0)
+    hasher = method.of(config, settings, code_length=12, image_size=16, seed=0)
+    hasher.learn(image_set, parts, Run(Path(directory) / name))
 print("HISTORY" + json.dumps(dict(history)))
 """
 # SSDH draws neighbours for each replica; its own tests compare that with a group by group mean.

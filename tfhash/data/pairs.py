@@ -10,7 +10,7 @@ from tfhash.errors import UserError
 
 
 def count_similar(labels: np.ndarray) -> int:
-    """How many of the n² pairs share a label: multi-hot [n, C]; each image is a pair with itself.
+    """How many of the n² pairs share a label: multi-hot [n, C]; an image makes a pair with itself.
 
     No n² numbers are held: images of the same labels count at once.
     """
@@ -27,7 +27,8 @@ def check_pairs(labels: np.ndarray) -> None:
 
     A pair of an image with itself does not count.
     """
-    if count_similar(labels) in (len(labels), len(labels) ** 2):
+    with_itself = int(np.any(labels, axis=1).sum())
+    if count_similar(labels) in (with_itself, len(labels) ** 2):
         raise UserError(
             f"`labelled_per_class`: the {len(labels)} labelled images make pairs of one kind alone;"
             " two that share a label and two that share none are needed"
