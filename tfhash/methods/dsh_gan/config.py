@@ -26,7 +26,7 @@ class DSHGANConfig(GANConfig):
     weight_adversary: float = setting(
         1.0, "weight of l_a in stage 2", least=0, search=(0.01, 0.1, 1.0)
     )
-    weight_class: float = setting(1.0, "weight of l_c", least=0, search=(1.0, 3.0))
+    weight_class: float = setting(1.0, "weight of l_c", least=0)
     train_generator: bool = setting(True, "G keeps training in stage 2, as Eq. 9 has it")
     gan_beta_1: float = with_default(GANConfig, "gan_beta_1", 0.9)
     hash_schedule: str = with_default(GANConfig, "hash_schedule", "step")
