@@ -164,6 +164,7 @@ def test_trials_are_trained_judged_by_validation_images_and_not_made_twice(comma
         path.parent.name: json.loads(path.read_text())["not_as_published"]
         for path in out.rglob("metrics.json")
     }
+    assert json.loads(next(out.rglob("metrics.json")).read_text())["labels_used"] == 0
     assert differs["klsh_12_trial0_seed100"] == differs["lsh_12_trial0_seed100"] == {}
     assert list(differs["klsh_12_trial1_seed100"]) == ["anchors_per_bit"]
     for name, value in found.items():

@@ -34,13 +34,6 @@ SMALL = {
     "MLH": {"updates": 20},
     "RBM": {"epochs": 2, "finetune_epochs": 1, "hidden_units": (16,)},
 }
-# These learn from labels, and cannot from one class.
-SUPERVISED = {
-    *("BGDH", "BRE", "CCAITQ", "CNNH", "DHN", "DPSH", "DRSCH", "DSDH", "DSHGAN", "KSH", "MLH"),
-    *("NINH", "SDH", "SSDH", "SSDHLatent", "SSGAH", "SSH"),
-}
-# A method in neither set may do as it likes.
-UNSUPERVISED = {"AGH", "ITQ", "KLSH", "LSH", "RBM", "SH"}
 
 
 def class_of(name: str) -> type:
@@ -201,24 +194,29 @@ def test_other_labels_are_refused(name, labels, reason):
 @each_method
 def test_one_class_is_enough_or_is_refused_in_one_line(name):
     images, _ = data()
-    assert_fits_or_refuses(name, images[:40], np.zeros(40, int), refuses=refuses(name))
+    refuses = class_of(name).learns_from_labels
+    assert_fits_or_refuses(name, images[:40], np.zeros(40, int), refuses=refuses)
 
 
 @each_method
 def test_no_labels_are_enough_or_are_refused_in_one_line(name):
     images, _ = data()
-    assert_fits_or_refuses(name, images[:40], None, refuses=refuses(name))
+    assert_fits_or_refuses(name, images[:40], None, refuses=class_of(name).learns_from_labels)
+
+
+@each_method
+def test_labels_have_no_say_where_they_are_not_learned_from(name):
+    if class_of(name).learns_from_labels:
+        pytest.skip("learns from labels")
+    images, labels = data()
+    others = make(name).fit(images, 2 - labels % 3)  # other ones, and of all images
+    np.testing.assert_array_equal(others.encode(images), fitted(name).encode(images))
 
 
 @each_method
 def test_one_image_is_enough_or_is_refused_in_one_line(name):
     images, labels = data()
     assert_fits_or_refuses(name, images[:1], labels[:1], refuses=None)
-
-
-def refuses(name: str) -> bool | None:
-    """Whether a method needs labels of two classes; None of one that nobody has said it of."""
-    return name in SUPERVISED if name in SUPERVISED | UNSUPERVISED else None
 
 
 def assert_fits_or_refuses(name, images, labels, refuses):

@@ -206,6 +206,7 @@ def test_a_record_in_full():
         "precision_at100": 0.8,
         "precision_radius2": 0.6,
         "train_seconds": 1500.0,
+        "labels_used": [],
         "steps": [5000],
         "database_size": 59_000,
         "hardware": "2 cores",

@@ -54,6 +54,7 @@ class Hasher(abc.ABC):
     Config: ClassVar[type]
     Settings: ClassVar[type]
     paper_backbones: ClassVar[tuple[str, ...]] = ()  # networks of the method's paper, where known
+    learns_from_labels: ClassVar[bool] = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

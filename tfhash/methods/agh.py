@@ -64,6 +64,7 @@ class AGH(FeatureHasher):
     """
 
     Config = AGHConfig
+    learns_from_labels = False
     scores = staticmethod(anchor_scores)
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:

@@ -26,6 +26,7 @@ class ITQ(FeatureHasher):
     """Signs of the first k principal components, rotated to lose the least by that."""
 
     Config = ITQConfig
+    learns_from_labels = False
     config: ITQConfig
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:

@@ -45,6 +45,7 @@ class KLSH(FeatureHasher):
     """
 
     Config = KLSHConfig
+    learns_from_labels = False
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(self.seed)

@@ -19,6 +19,7 @@ class LSH(FeatureHasher):
     """Signs of the products with k directions from N(0, I). Nothing is learned but the centre."""
 
     Config = LSHConfig
+    learns_from_labels = False
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:
         width = data.everything.shape[1]

@@ -100,6 +100,7 @@ class RBM(FeatureHasher):
     """
 
     Config = RBMConfig
+    learns_from_labels = False
     config: RBMConfig
     scores = staticmethod(layered_scores)
 

@@ -32,6 +32,7 @@ class SH(FeatureHasher):
     """
 
     Config = SHConfig
+    learns_from_labels = False
     scores = staticmethod(eigenfunctions)
 
     def learn_functions(self, data: FeatureData) -> dict[str, np.ndarray]:

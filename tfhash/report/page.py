@@ -20,9 +20,10 @@ _HOW_TO_READ = (
     "minus it where protocol and method are the paper's. The last column has the flags by which a "
     "row is not the method of its own paper; `?` stands for runs that do not tell. mAP is over the "
     "whole ranking where nothing else is said. The second table has what else was measured, by "
-    "code length; `-` is not measured or not published. Below stand the "
-    "fingerprints of the splits, the hardware, and a command for each row, that of its first seed "
-    "and shortest code; for the others change `--seed` and `--code_length`."
+    "code length; labels are the labelled images learned from; `-` is not measured or not "
+    "published. Below stand the fingerprints of the splits, the hardware, and a command for each "
+    "row, that of its first seed and shortest code; for the others change `--seed` and "
+    "`--code_length`."
 )
 
 
@@ -125,6 +126,7 @@ def _measurements(section: Section) -> str:
         "seeds": lambda result: ", ".join(map(str, result.values("seed"))),
         "precision@100": lambda result: _number(result.mean("precision_at100"), ".3f"),
         "precision radius 2": lambda result: _number(result.mean("precision_radius2"), ".3f"),
+        "labels": lambda result: ", ".join(map(str, result.distinct("labels_used"))),
         "train s": lambda result: _number(result.mean("train_seconds"), ",.0f"),
         "steps": lambda result: ", ".join(map(str, result.distinct("steps"))),
     }

@@ -46,6 +46,7 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
             key: result.mean(key)
             for key in ("map", "precision_at100", "precision_radius2", "train_seconds")
         },
+        "labels_used": result.distinct("labels_used"),
         "steps": result.distinct("steps"),
         "database_size": result["database_size"],
         "hardware": "; ".join(result.distinct("hardware")) or None,

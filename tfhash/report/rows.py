@@ -35,6 +35,7 @@ _OPTIONAL = {
     "name": str,
     "split_fingerprint": str,
     "database_size": int,
+    "labels_used": int,
     "precision_at100": float,
     "precision_radius2": float,
     "pr_curve": dict,

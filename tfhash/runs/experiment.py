@@ -72,6 +72,7 @@ def run(
         "code_length": experiment.code_length,
         **judge(experiment, **of_part),
         "validation_map": validation_map(experiment, packed, image_set, parts),
+        "labels_used": len(parts.labelled) if method.learns_from_labels else 0,
         "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
         "steps": hasher.steps,
         **facts,
