@@ -117,6 +117,12 @@ def test_cells_of_trials_have_folders_and_seeds_of_their_own():
     assert not any(argument.startswith(f"--{drawn[0]}=") for argument in cells[0].arguments)
 
 
+def test_what_is_given_for_all_cells_is_not_drawn():
+    common = {"ksh.anchors": "--ksh.anchors=77"}
+    cells, _ = matrix.tried_cells(["ksh"], [8], [100], 9, {}, common, Path("out"))
+    assert [cell.given.config.anchors for cell in cells] == [77]
+
+
 def test_the_choice_is_by_validation_and_is_a_flagfile(command, tmp_path, monkeypatch):
     """mAP of queries would choose trial 0, that of validation images chooses trial 1."""
 

@@ -106,7 +106,8 @@ def tried_cells(
 ) -> tuple[list[Cell], dict[Entry, list[Trial]]]:
     """The cells of `count` trials of each entry, and the trials; arguments as for `cells`.
 
-    space: values to draw from in place of those that the methods have, by flag.
+    space: values to draw from in place of those that the methods have, by flag. What is given for
+    all cells is not drawn.
     """
     known = _known(entries, (*space, *common))
     if both := sorted(space.keys() & common.keys()):
@@ -114,7 +115,7 @@ def tried_cells(
     attempts = {}
     for entry, of_method in known.items():
         given = train.parse([entry.argument, *_shared(common, of_method)]).values
-        of_entry = tuning.space_of(entry.method, space)
+        of_entry = tuning.space_of(entry.method, {**space, **dict.fromkeys(common, ())})
         attempts[entry] = tuning.trials(entry.label, of_entry, count, given)
     result = [
         _cell(
