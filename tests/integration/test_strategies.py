@@ -29,14 +29,13 @@ from tfhash.runs import experiment
 from tfhash.settings import fields_of
 from tfhash.training.run import Run
 
-strategy, directory = sys.argv[1:]
-if strategy == "mirrored":
-    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    deep.make_strategy = lambda name: two
-history = []
+two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+make_strategy = deep.make_strategy
+deep.make_strategy = lambda name: two if name == "mirrored" else make_strategy(name)
+history = {}
 class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
-        history[-1][1].append({k: float(v) for k, v in logs.items()})
+        history[name, strategy].append({k: float(v) for k, v in logs.items()})
 fit = deep.Stage.fit
 def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
@@ -44,19 +43,19 @@ deep.Stage.fit = recorded
 image_set, parts = experiment.load_data(experiment.Experiment())
 wanted = dict(gan_steps=3, gan_size=16, gan_width=8, noise_size=8, hash_learning_rate=0.05,
               anchors=100, slice_units=4)
-settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
-                        checkpoint_every=3, strategy=strategy, backbone="small_cnn")
-for name in methods.names():
+for name in sys.argv[2:]:
     method = methods.get(name)
-    if not issubclass(method, deep.HashNetworkHasher):
-        continue
-    history.append((name, []))
     has = fields_of(method.Config)
     config = method.Config(**{field: value for field, value in wanted.items() if field in has})
-    keras.utils.set_random_seed(0)
-    hasher = method.of(config, settings, code_length=12, image_size=16, seed=0)
-    hasher.learn(image_set, parts, Run(Path(directory) / name))
-print("HISTORY" + json.dumps(dict(history)))
+    for strategy in ("one_device", "mirrored"):
+        history[name, strategy] = []
+        settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
+                                checkpoint_every=3, strategy=strategy, backbone="small_cnn")
+        keras.utils.set_random_seed(0)
+        hasher = method.of(config, settings, code_length=12, image_size=16, seed=0)
+        hasher.learn(image_set, parts, Run(Path(sys.argv[1]) / name / strategy))
+        keras.backend.clear_session()
+print("HISTORY" + json.dumps([[*key, steps] for key, steps in history.items()]))
 """
 # SSDH draws neighbours for each replica; its own tests compare that with a group by group mean.
 DEEP = [
@@ -66,29 +65,26 @@ DEEP = [
 ]
 
 
-def losses(directory, strategy):
-    """What each deep method tells of each step, under a strategy."""
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each deep method tells of each step: by its name and the strategy."""
+    directory = tmp_path_factory.mktemp("strategies")
     process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, strategy, str(directory / strategy)],
+        [sys.executable, "-c", SCRIPT, str(directory), *DEEP],
         capture_output=True,
         text=True,
-        timeout=580,
+        timeout=900,
     )
     assert process.returncode == 0, process.stderr[-2000:]
     (line,) = (row for row in process.stdout.splitlines() if row.startswith("HISTORY"))
-    return json.loads(line.removeprefix("HISTORY"))
-
-
-@pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("strategies")
-    return [losses(directory, strategy) for strategy in ("one_device", "mirrored")]
+    rows = json.loads(line.removeprefix("HISTORY"))
+    return {(method, strategy): steps for method, strategy, steps in rows}
 
 
 @pytest.mark.parametrize("method", DEEP)
 def test_two_replicas_get_the_losses_of_one_device(told, method):
     """All stages, step by step, batch normalisation, Adam and what a stage keeps of images."""
-    one, two = (of_strategy[method] for of_strategy in told)
+    one, two = (told[method, strategy] for strategy in ("one_device", "mirrored"))
     assert len(one) == len(two) == (6 if issubclass(methods.get(method), GANHasher) else 3)
     for step, (single, mirrored) in enumerate(zip(one, two, strict=True)):
         assert single.keys() == mirrored.keys()

@@ -105,17 +105,14 @@ def test_codes_have_the_packed_form_and_embeddings_their_range(name):
 
 @each_method
 def test_fit_answers_itself_and_the_same_seed_gives_the_same_codes(name):
-    """Labels as multi-hot rows, and a second fit of one object, change nothing either."""
+    """Labels as multi-hot rows, and what one object learned before, change nothing."""
     images, labels = data()
     hasher = make(name)
-    multi_hot = (labels[:, None] == np.arange(3)).astype(np.int64)
-    assert hasher.fit(images, multi_hot) is hasher
-    expected = fitted(name).encode(images)
-    np.testing.assert_array_equal(hasher.encode(images), expected)
     if not issubclass(class_of(name), GANHasher):  # which takes long
         hasher.fit(images[::-1], labels[::-1])
-        hasher.fit(images, labels)
-        np.testing.assert_array_equal(hasher.encode(images), expected)
+    multi_hot = (labels[:, None] == np.arange(3)).astype(np.int64)
+    assert hasher.fit(images, multi_hot) is hasher
+    np.testing.assert_array_equal(hasher.encode(images), fitted(name).encode(images))
 
 
 @each_method
