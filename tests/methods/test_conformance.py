@@ -202,6 +202,30 @@ def test_no_labels_are_enough_or_are_refused_in_one_line(name):
 
 
 @each_method
+def test_scores_start_around_0_where_asked_for(name, monkeypatch):
+    """Before the first step; without it the first hash layer is what its seed makes of it."""
+    if not issubclass(class_of(name), HashNetworkHasher):
+        pytest.skip("no hash network")
+    images, labels = data()
+    found = {}
+
+    def stop(hasher, learning_data, *_, **__):
+        positions = learning_data.splits.labelled
+        found[hasher.config.centred_start] = hasher.scores_of(learning_data, positions)
+        raise InterruptedError
+
+    monkeypatch.setattr(HashNetworkHasher, "make_batches", stop)
+    monkeypatch.setattr(class_of(name), "make_batches", stop, raising=False)
+    for centred in (False, True):
+        with pytest.raises(InterruptedError):
+            make(name, centred_start=centred).fit(images, labels)
+    np.testing.assert_allclose(found[True].mean(axis=0), 0, atol=1e-4)
+    assert np.abs(found[False].mean(axis=0)).max() > 0.1
+    differences = found[True] - found[False]
+    np.testing.assert_allclose(differences, differences[:1].repeat(60, axis=0), atol=1e-4)
+
+
+@each_method
 def test_labels_have_no_say_where_they_are_not_learned_from(name):
     if class_of(name).learns_from_labels:
         pytest.skip("learns from labels")

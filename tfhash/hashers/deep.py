@@ -146,7 +146,21 @@ class HashNetworkHasher(Hasher):
             raise UserError(f"labels: none; {type(self).__name__} learns from labelled images")
         inputs = self.space.inputs(image_set.images, learnable(splits))
         listed = listed_triplets(image_set, splits)
-        return LearningData(inputs, image_set.labels, splits, listed)
+        data = LearningData(inputs, image_set.labels, splits, listed)
+        self.start_scores(data)
+        return data
+
+    def start_scores(self, data: LearningData) -> None:
+        """Centres the scores that H starts with, where `centred_start` asks for it.
+
+        To be called before anything is made of H. A checkpoint that is restored goes before.
+        """
+        if self.config.centred_start:
+            images = data.splits.labelled
+            if not len(images):  # triplets alone: their images, but no query
+                images = learnable(data.splits)[: 4 * _BATCH]
+            bias = self.hash_network.hash_layer.bias
+            bias.assign(bias - self.scores_of(data, images).mean(axis=0))
 
     def make_stage(self, data: LearningData) -> Stage:
         """The stage in which H learns, not compiled; called under the strategy's scope."""

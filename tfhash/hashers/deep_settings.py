@@ -117,3 +117,9 @@ class HashConfig(Configuration):
         search=(0.0, 0.3, 0.5),
         open=True,
     )
+    centred_start: bool = setting(
+        False,
+        "the biases of the hash layer start where the scores of the labelled images have a mean of "
+        "0; without it all codes start alike where features have much in common",
+        search=(False, True),
+    )

@@ -73,6 +73,7 @@ class DSHGAN(GANHasher):
         self._check(image_set, splits)
         inputs = self.space.inputs(image_set.images, learnable(splits))
         data = LearningData(inputs, image_set.labels, splits)
+        self.start_scores(data)
         multi_label = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
         self._build(image_set.labels.shape[1])
         facts: dict[str, Any] = {}
