@@ -54,6 +54,13 @@ def test_the_header_has_the_means_of_the_runs_of_these_flags(flagfile):
     assert (flagfile.parent / "other.flags").read_text() == TEXT.replace("=8", "=9")
 
 
+def test_seeds_in_a_row_and_short_times(flagfile):
+    runs = [run_of(f"--seed={seed}", map=0.5, train_seconds=0.25) for seed in (4, 3, 5)]
+    headers.update(flagfile.parent, runs)
+    assert "# run time:  0.2 s of training, and once" in flagfile.read_text()
+    assert "# mAP:       0.500 ± 0.000 (seeds 3 to 5)\n" in flagfile.read_text()
+
+
 def test_a_single_run_has_no_deviation(flagfile):
     headers.update(flagfile.parent, [run_of("--seed=4", map=0.5, train_seconds=59.4)])
     assert "# run time:  59 s of training, and once" in flagfile.read_text()

@@ -67,14 +67,22 @@ def with_figures(text: str, result: Result) -> str:
     if mean is not None:
         deviation = result.deviation("map")
         spread = "" if deviation is None else f" ± {deviation:.3f}"
-        seeds = ", ".join(map(str, sorted(result.values("seed"))))
-        word = "seed" if len(result.runs) == 1 else "seeds"
-        text = _MAP.sub(lambda m: f"{m[1]}{mean:.3f}{spread} ({word} {seeds})", text)
+        text = _MAP.sub(lambda m: f"{m[1]}{mean:.3f}{spread} ({in_words(result)})", text)
     return text
 
 
+def in_words(result: Result) -> str:
+    """The seeds of a result: `seed 3`, `seeds 0, 2`, `seeds 10 to 19`."""
+    seeds = sorted(result.values("seed"))
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"seeds {seeds[0]} to {seeds[-1]}"
+    return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+
+
 def duration(seconds: float) -> str:
-    """`12 s`, or `4 min 5 s`."""
+    """`0.4 s`, `12 s`, or `4 min 5 s`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
