@@ -52,7 +52,9 @@ def serve(exports) -> Iterator[Callable[[int], str]]:
     def serve(number: int) -> str:
         nonlocal port
         while running:
-            running.pop().stop(0)
+            # Calls under way end first, as at SIGTERM: gRPC does not send one again of which a
+            # part of the answer came.
+            running.pop().stop(5)
         config = model_server_config_pb2.ModelServerConfig()
         config.model_config_list.config.add(
             name="tfhash", base_path=str(exports[number]), model_platform="tensorflow"
