@@ -422,23 +422,6 @@ def test_codes_follow_the_classes_and_embeddings_the_graph(digits, whole):
     assert history["pairs"][-1] < history["pairs"][0]
 
 
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the end of the second epoch, before its checkpoint."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_run_goes_on_bit_for_bit(digits, whole, tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt):
-        fit(digits, tmp_path, [Interrupt()])
-    again = fit(digits, tmp_path)
-    assert "from step 20 on" in capsys.readouterr().out
-    np.testing.assert_array_equal(again.embed(digits[0]), whole.embed(digits[0]))
-    assert again.history["hash"]["graph"] == whole.history["hash"]["graph"][1:]
-
-
 def test_a_checkpoint_has_the_vectors_of_contexts(tiny_images, tmp_path):
     hasher, data = prepared(tiny_images)
     stage = hasher.compile(hasher.make_stage(data))

@@ -382,24 +382,3 @@ def test_codes_follow_the_classes(digits):
     assert found.map[None] > 0.4
     first, last = hasher.history["hash"]["loss"]
     assert last < first
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the end of the second epoch."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_it_goes_on_bit_for_bit(digits, tmp_path):
-    """With several labels, and dropout."""
-    images, labels = digits[0][:60], np.eye(10, dtype=np.int64)[digits[1][:60]]
-    labels[0, :2] = 1
-    settings = SMALL | {"steps": 6, "checkpoint_every": 2, "hidden_units": 8, "dropout": 0.5}
-    whole = DHN(**settings).fit(images, labels)
-    with pytest.raises(KeyboardInterrupt):
-        DHN(**settings).fit(images, labels, run_dir=tmp_path, callbacks=[Interrupt()])
-    again = DHN(**settings).fit(images, labels, run_dir=tmp_path)
-    assert len(again.history["hash"]["loss"]) == 2  # what this process did, from step 2 on
-    np.testing.assert_array_equal(again.embed(images), whole.embed(images))

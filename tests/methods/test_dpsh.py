@@ -118,20 +118,11 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the stage, and its buffers before the first step; Ctrl-C at the end of an epoch."""
-
-    def __init__(self, interrupt_after: int = 0):
-        super().__init__()
-        self.left = interrupt_after
+    """Keeps the stage, and its buffers before the first step."""
 
     def on_train_begin(self, logs=None):
         self.stage, self.buffers = self.model, {v.name: v.numpy() for v in self.model.variables}
         self.network = [v.numpy() for v in self.model.hash_network.trainable_variables]
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def test_the_buffer_starts_with_the_scores_of_the_labelled_images_alone(digits):
@@ -149,21 +140,6 @@ def test_the_buffer_starts_with_the_scores_of_the_labelled_images_alone(digits):
     assert np.abs(watch.buffers["scores"]).max() > 0.1
     np.testing.assert_array_equal(watch.stage.labels, np.eye(10)[labels[:30]])
     assert "validation_map" in hasher.history["hash"]
-
-
-def test_an_interrupted_run_goes_on_bit_for_bit(digits, tmp_path):
-    """Interrupted in the second of three epochs, when the buffer has rows of two steps."""
-    images, labels = digits[0][:40], digits[1][:40]
-    settings = SMALL | {"dropout": 0.5, "hidden_units": 8, "hash_optimizer": "adamw"}
-    whole = Watch()
-    expected = tfhash.DPSH(**settings).fit(images, labels, callbacks=[whole])
-    with pytest.raises(KeyboardInterrupt):
-        tfhash.DPSH(**settings).fit(images, labels, run_dir=tmp_path, callbacks=[Watch(2)])
-    again = Watch()
-    hasher = tfhash.DPSH(**settings).fit(images, labels, run_dir=tmp_path, callbacks=[again])
-    assert len(hasher.history["hash"]["pairs"]) == 2 < len(expected.history["hash"]["pairs"])
-    np.testing.assert_array_equal(again.stage.scores.numpy(), whole.stage.scores.numpy())
-    np.testing.assert_array_equal(hasher.embed(images), expected.embed(images))
 
 
 def test_codes_follow_the_classes(digits):

@@ -282,41 +282,10 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 class Watch(keras.callbacks.Callback):
-    """Keeps the stage and its first buffers; Ctrl-C at the end of an epoch."""
-
-    def __init__(self, interrupt_after: int = 0):
-        super().__init__()
-        self.left = interrupt_after
+    """Keeps the stage and its first buffers."""
 
     def on_train_begin(self, logs=None):
         self.stage, self.buffers = self.model, {v.name: v.numpy() for v in self.model.variables}
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_run_goes_on_bit_for_bit(digits, tmp_path):
-    """Interrupted after step 4 of 6; W and B are renewed at steps 0 and 3, and not after that."""
-    images, labels = digits[0][:40], digits[1][:40]
-    settings = SMALL | {"dropout": 0.5, "hidden_units": 8, "codes_every": 3}
-    settings |= {"hash_learning_rate": 0.01}
-    whole = Watch()
-    expected = tfhash.DSDH(**settings).fit(images, labels, callbacks=[whole])
-    with pytest.raises(KeyboardInterrupt):
-        tfhash.DSDH(**settings).fit(images, labels, run_dir=tmp_path, callbacks=[Watch(3)])
-    again = Watch()
-    hasher = tfhash.DSDH(**settings).fit(images, labels, run_dir=tmp_path, callbacks=[again])
-    assert len(hasher.history["hash"]["pairs"]) == 1 < len(expected.history["hash"]["pairs"])
-    assert (whole.buffers["codes"] != whole.stage.codes.numpy()).any()
-    for name in ("scores", "codes", "classifier"):
-        one, other = (getattr(watch.stage, name).numpy() for watch in (whole, again))
-        np.testing.assert_array_equal(one, other, err_msg=name)
-    assert again.stage.codes_every == 3
-    np.testing.assert_array_equal(hasher.embed(images), expected.embed(images))
-    last = [h.history["hash"]["quantisation"][-1] for h in (expected, hasher)]
-    assert last[0] == last[1]
 
 
 def test_codes_follow_the_classes(digits):

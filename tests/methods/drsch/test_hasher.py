@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -32,14 +31,6 @@ SETTINGS = {
 }
 
 
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the end of the second epoch."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
 @pytest.fixture(scope="module")
 def learned(digits) -> DRSCH:
     images, labels = digits
@@ -58,19 +49,6 @@ def test_codes_follow_the_classes(learned, digits):
     assert history["triplet"][-1] < history["triplet"][0]
     assert history["beta"] == [2, 4, 10]
     assert history["bit_weight_least"][-1] != history["bit_weight_most"][-1]
-
-
-def test_it_goes_on_bit_for_bit_within_the_training(learned, digits, tmp_path, capsys):
-    """Interrupted in the second of three parts: weights of bits and beta go on, too."""
-    images, labels = (part[:300] for part in digits)
-    with pytest.raises(KeyboardInterrupt):
-        DRSCH(**SETTINGS).fit(images, labels, run_dir=tmp_path, callbacks=[Interrupt()])
-    again = DRSCH(**SETTINGS).fit(images, labels, run_dir=tmp_path)
-    assert "from step 20 on" in capsys.readouterr().out
-    np.testing.assert_array_equal(again.embed(images), learned.embed(images))
-    for term, values in again.history["hash"].items():
-        # To the last digit but one: what is told is added up in no fixed order.
-        assert values == pytest.approx(learned.history["hash"][term][1:], rel=1e-6), term
 
 
 TINY = {"steps": 2, "checkpoint_every": 2, "batch_size": 12}

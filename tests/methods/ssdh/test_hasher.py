@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import keras
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -179,32 +178,6 @@ def test_codes_follow_the_classes(digits, learned):
     terms = learned.history["hash"]
     assert set(ssdh.TERMS + ssdh.CLASS_TERMS) <= set(terms)
     assert terms["loss"][1] < terms["loss"][0]
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Ctrl-C at the end of the second epoch, before its checkpoint."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        if epoch == 1:
-            raise KeyboardInterrupt
-
-
-def test_a_run_goes_on_bit_for_bit(digits, tmp_path, capsys):
-    """Interrupted before the ramp is over; momentum, the class head and its optimizer go on too."""
-    images, labels = digits[0][:80], np.where(np.arange(80) < 40, digits[1][:80], -1)
-    settings = SMALL | {"dropout": 0.5, "graph_from": 1, "graph_ramp": 3, "graph": "codes"}
-    settings |= {"weight_graph": 1.0, "weight_pseudo": 1.0, "steps": 4, "checkpoint_every": 1}
-    settings |= {"image_size": 8}
-    whole = tfhash.SSDH(**settings).fit(images, labels, run_dir=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        tfhash.SSDH(**settings).fit(
-            images, labels, run_dir=tmp_path / "cut", callbacks=[Interrupt()]
-        )
-    again = tfhash.SSDH(**settings).fit(images, labels, run_dir=tmp_path / "cut")
-    assert "from step 1 on" in capsys.readouterr().out
-    np.testing.assert_array_equal(again.embed(images), whole.embed(images))
-    terms, of_whole = again.history["hash"], whole.history["hash"]
-    assert {term: values[1:] for term, values in of_whole.items()} == terms
 
 
 def test_it_learns_of_several_labels_an_image(digits):
