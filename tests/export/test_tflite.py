@@ -91,9 +91,7 @@ def test_bfloat16_under_a_strategy_becomes_float32(tiny, arguments, files, image
     assert 0 < portable.difference(codes, images, saved_model).bits < 0.01 * 13_000
 
 
-def test_nothing_is_printed_and_nothing_left_beside(
-    encoder, arguments, images, tmp_path, capfd
-):
+def test_nothing_is_printed_and_nothing_left_beside(encoder, arguments, images, tmp_path, capfd):
     path = tmp_path / "encoder.tflite"
     tflite.save(encoder, **arguments, precision="float32", path=path)
     tflite.codes(path, images[:1])

@@ -40,20 +40,6 @@ SMALL = {
 }
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config.experimental_run")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eagerly():
-    """Networks of a few steps: most of the time would go into graphs of steps.
-
-    Those are made in the tests of each method, and by what trains in a process of its own.
-    """
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 def class_of(name: str) -> type:
     return getattr(tfhash, name)
 
@@ -89,6 +75,7 @@ def fitted(name: str):
     return make(name).fit(images, labels)
 
 
+pytestmark = pytest.mark.usefixtures("eagerly")
 each_method = pytest.mark.parametrize("name", NAMES)
 # Those that train a network; tests/integration/test_resume.py has those with a GAN.
 WITHOUT_GAN = [

@@ -130,9 +130,7 @@ def test_pooling_rounds_up_as_caffe_does(size):
     pool = keras.Model(inputs, backbones._caffe_max_pooling(inputs, "pool"))
     # Caffe's rule: ceil((n - 3) / 2) + 1 windows; the last may reach over the border.
     starts = 2 * np.arange(int(np.ceil((size - 3) / 2)) + 1)
-    expected = [
-        [maps[0, i : i + 3, j : j + 3].max(axis=(0, 1)) for j in starts] for i in starts
-    ]
+    expected = [[maps[0, i : i + 3, j : j + 3].max(axis=(0, 1)) for j in starts] for i in starts]
     np.testing.assert_array_equal(pool(maps)[0], expected)
 
 
@@ -141,9 +139,9 @@ def test_local_response_normalization_is_caffes():
     expected = np.empty_like(maps)
     for channel in range(7):
         window = maps[..., max(channel - 2, 0) : channel + 3]  # 5 channels around this one
-        expected[..., channel] = maps[..., channel] / (
-            1 + 1e-4 / 5 * np.sum(window**2, axis=-1)
-        ) ** 0.75
+        expected[..., channel] = (
+            maps[..., channel] / (1 + 1e-4 / 5 * np.sum(window**2, axis=-1)) ** 0.75
+        )
     np.testing.assert_allclose(LocalResponseNormalization()(maps), expected, rtol=1e-5)
 
 

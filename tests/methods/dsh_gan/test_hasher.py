@@ -12,7 +12,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tfhash import methods
@@ -27,8 +26,7 @@ from tfhash.methods.dsh_gan.stage import ADVERSARY_TERMS, CLASS_TERMS, GAN_TERMS
 from tfhash.networks import backbones
 from tfhash.training.run import Run
 
-# tf.data says that it stays a graph where all else is eager.
-pytestmark = pytest.mark.filterwarnings("ignore:Even though the `tf.config")
+pytestmark = pytest.mark.usefixtures("eagerly")
 
 IMAGES, CLASSES = 120, 4
 SETTINGS = DeepSettings(steps=2, batch_size=12, unlabelled_batch_size=6, checkpoint_every=2)
@@ -75,14 +73,6 @@ def changed(**options):
 
 def test_it_is_the_method_of_its_module():
     assert methods.get("dsh_gan") is DSHGAN
-
-
-@pytest.fixture(scope="module", autouse=True)
-def eager():
-    """Two steps of a stage take less time than its graph; tests/integration has the graphs."""
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @dataclass

@@ -20,6 +20,8 @@ from tfhash.methods.ssgah.stage import GAN_TERMS, RANKING_TERMS
 from tfhash.networks import backbones
 from tfhash.training.run import Run
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 SETTINGS = DeepSettings(steps=2, batch_size=12, unlabelled_batch_size=6, checkpoint_every=2)
 CONFIG = SSGAHConfig(
     gan_steps=2, gan_size=16, gan_width=4, condition_size=4, noise_size=4, hash_learning_rate=0.1
