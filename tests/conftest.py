@@ -72,6 +72,19 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="module")
+def eagerly() -> Iterator[None]:
+    """Two steps of a stage take less time than its graph.
+
+    Graphs are made where a method learns to tell classes, and where a command trains.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def command() -> Callable[..., Ended]:
     """Runs the command of a module with these arguments."""

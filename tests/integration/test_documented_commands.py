@@ -6,6 +6,7 @@ blocks of docs/own-data.md and docs/serving.md have their own tests, which run t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import re
@@ -17,11 +18,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tfhash import train
 from tfhash.benchmark import __main__ as benchmark
 from tfhash.benchmark import matrix
+from tfhash.runs import experiment
 
 REPOSITORY = Path(__file__).parents[2]
 PAGES = [
@@ -146,11 +149,16 @@ def run_line(command, parse_only, tmp_path_factory):
             python, m, name, *of_cell = shlex.split(cell, comments=True)
             assert (python, m, name) == ("python", "-m", train.NAME)
             first.setdefault(of_cell[0], of_cell)
-        for argument, of_cell in first.items():
-            if argument in done:
-                shutil.copytree(done[argument], of_cell[-1].removeprefix("--model_dir="))
-            else:
-                run(Line(train.NAME, of_cell))
+        # What takes longest: graphs of two steps, and pictures.
+        with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as after:
+            after.callback(tf.config.run_functions_eagerly, False)
+            tf.config.run_functions_eagerly(True)
+            patch.setattr(experiment, "draw", lambda *_: None)
+            for argument, of_cell in first.items():
+                if argument in done:
+                    shutil.copytree(done[argument], of_cell[-1].removeprefix("--model_dir="))
+                else:
+                    run(Line(train.NAME, of_cell))
         return ended.output
 
     return run

@@ -16,6 +16,8 @@ from sklearn.datasets import load_digits
 import tfhash
 from tfhash import codes as code_ops
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 REPOSITORY = Path(__file__).parents[2]
 SMALL = {
     "code_length": 8,

@@ -48,6 +48,7 @@ for name in sys.argv[2:]:
     has = fields_of(method.Config)
     config = method.Config(**{field: value for field, value in wanted.items() if field in has})
     for strategy in ("one_device", "mirrored"):
+        tf.config.run_functions_eagerly(strategy == "one_device")  # saves the time of a graph
         history[name, strategy] = []
         settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
                                 checkpoint_every=3, strategy=strategy, backbone="small_cnn")

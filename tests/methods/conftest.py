@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfhash.data import sources, splits
 from tfhash.data.sources import ImageSet
@@ -19,17 +18,6 @@ from tfhash.hashers.gan import GANHasher
 from tfhash.hashers.shallow import FeatureHasher, ShallowSettings
 from tfhash.methods.lsh import LSH, LSHConfig
 from tfhash.training.run import Run
-
-
-@pytest.fixture(scope="module")
-def eagerly() -> Iterator[None]:
-    """Two steps of a stage take less time than its graph.
-
-    Graphs are made where a method learns to tell classes, and in tests/integration.
-    """
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash import codes, export, methods
+from tfhash import codes, methods
 from tfhash.errors import UserError
-from tfhash.export import operations
+from tfhash.export import operations, signatures
 from tfhash.hashers.shallow import FeatureHasher
 
 NAMES = [name for name in methods.names() if issubclass(methods.get(name), FeatureHasher)]
@@ -29,17 +30,18 @@ def test_the_saved_model_gives_the_codes_of_the_method(learned, real_digits, tmp
     image_set, _ = real_digits
     hasher_class = methods.get(name)
     hasher = learned(hasher_class, hasher_class.Config(**OWN_FLAGS.get(name, {})), bits=12)
-    path = export.save(
-        hasher.encoder,
-        code_length=12,
-        image_size=16,
-        metadata={"method": name},
-        images=None,  # what is verified there, in a process of its own, is looked at below
-        export_dir=tmp_path,
-    )
-    operations.check(path)
+    # The one signature that has nothing but the encoder; tests/export has the others.
+    function = signatures.build(hasher.encoder, code_length=12, image_size=16)["encode_images"]
+    archive = keras.export.ExportArchive()
+    archive.track(hasher.encoder)
+    specification = signatures.INPUTS["encode_images"]
+    archive.add_endpoint("encode_images", function, input_signature=[specification])
+    archive.write_out(str(tmp_path), verbose=False)
+    operations.check(tmp_path)
     images = image_set.images[:64]
-    answer = tf.saved_model.load(str(path)).signatures["encode_images"](images=tf.constant(images))
+    answer = tf.saved_model.load(str(tmp_path)).signatures["encode_images"](
+        images=tf.constant(images)
+    )
     # The method itself computes features of all images at once: a score next to 0 may round apart.
     clear = np.abs(hasher.embed(images) - 0.5) > 1e-5
     bits = codes.unpack(hasher.encode_set(image_set)[:64], 12)
