@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
+import tfhash
 from tfhash.data import sources, splits
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.evaluation import retrieval
 from tfhash.hashers.base import Hasher
+from tfhash.hashers.deep import HashNetworkHasher
 from tfhash.hashers.gan import GANHasher
 from tfhash.hashers.shallow import FeatureHasher, ShallowSettings
 from tfhash.methods.lsh import LSH, LSHConfig
@@ -25,6 +28,31 @@ def real_digits() -> tuple[ImageSet, RetrievalSplits]:
     """scikit-learn's digits: 20 queries and 10 labelled images a class."""
     image_set = sources.load("digits")
     return image_set, splits.make(image_set, seed=0, queries_per_class=20, labelled_per_class=10)
+
+
+@pytest.fixture(scope="session")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """All digits, uint8 [1797, 8, 8, 3] in [0, 255], and their classes, int [1797]."""
+    found = load_digits()
+    images = np.repeat(np.uint8(found.images * 15)[..., None], 3, axis=-1)
+    for array in (images, found.target):
+        array.setflags(write=False)  # other tests have them too
+    return images, found.target
+
+
+@pytest.fixture(scope="session")
+def map_of_others(digits) -> Callable[[HashNetworkHasher], float]:
+    """mAP of what learned from the first 300 digits or fewer: 50 others in 450. Chance is .1."""
+    images, labels = digits
+
+    def judge(hasher: HashNetworkHasher) -> float:
+        codes = hasher.encode(images[300:800])
+        found = tfhash.evaluate(
+            codes[:50], codes[50:], labels[300:350], labels[350:800], code_length=hasher.code_length
+        )
+        return found.map[None]
+
+    return judge
 
 
 @pytest.fixture(scope="session")
