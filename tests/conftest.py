@@ -39,6 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="long: TFHASH_LONG=1 runs it"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """A network's first weights are the same at every run of a test, whatever ran before it."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+
+
 class Ended(NamedTuple):
     """The exit status of a command, and what it wrote to stdout and stderr."""
 

@@ -31,6 +31,8 @@ def make(hidden_units=(7,), dropout=0.0):
 def on_images():
     network = EmbeddingHashNetwork(2, backbones.build("small_cnn"), (7,), **SIZES)
     network.build((None, None, None, 3))
+    for layer in (*network.hidden_layers, network.embedding_hidden, network.branch):
+        layer.bias.assign(5 * tf.ones_like(layer.bias))  # no ReLU unit is without a gradient
     return network, tf.random.stateless_uniform((2, 16, 16, 3), SEED, maxval=255)
 
 
