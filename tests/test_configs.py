@@ -13,7 +13,16 @@ from tfhash.benchmark import __main__ as benchmark
 
 REPOSITORY = Path(__file__).parents[1]
 FLAGFILES = sorted((REPOSITORY / "configs").glob("*.flags"))
-MATRICES = [path for path in FLAGFILES if "\n--methods=" in path.read_text()]
+
+
+def is_matrix(path: Path) -> bool:
+    """Whether it names methods, or a flagfile that does."""
+    text = path.read_text()
+    nested = re.findall(r"^--flagfile=(.+)$", text, re.MULTILINE)
+    return "\n--methods=" in text or any(is_matrix(REPOSITORY / name) for name in nested)
+
+
+MATRICES = list(filter(is_matrix, FLAGFILES))
 
 each_flagfile = pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 each_training = pytest.mark.parametrize(
