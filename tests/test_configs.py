@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from itertools import takewhile
 from pathlib import Path
@@ -10,19 +11,12 @@ import pytest
 from absl import flags
 
 from tfhash.benchmark import __main__ as benchmark
+from tfhash.benchmark.headers import is_matrix
 
 REPOSITORY = Path(__file__).parents[1]
 FLAGFILES = sorted((REPOSITORY / "configs").glob("*.flags"))
-
-
-def is_matrix(path: Path) -> bool:
-    """Whether it names methods, or a flagfile that does."""
-    text = path.read_text()
-    nested = re.findall(r"^--flagfile=(.+)$", text, re.MULTILINE)
-    return "\n--methods=" in text or any(is_matrix(REPOSITORY / name) for name in nested)
-
-
-MATRICES = list(filter(is_matrix, FLAGFILES))
+with contextlib.chdir(REPOSITORY):
+    MATRICES = list(filter(is_matrix, FLAGFILES))
 
 each_flagfile = pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
 each_training = pytest.mark.parametrize(

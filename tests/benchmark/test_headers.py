@@ -26,7 +26,11 @@ def flagfile(tmp_path):
     path = tmp_path / "lsh.flags"
     path.write_text(TEXT)
     (tmp_path / "other.flags").write_text(TEXT.replace("=8", "=9"))
-    (tmp_path / "matrix.flags").write_text(TEXT.replace("--method=lsh", "--methods=lsh,sh"))
+    matrix = tmp_path / "matrix.flags"
+    matrix.write_text(TEXT.replace("--method=lsh", "--methods=lsh,sh"))
+    (tmp_path / "longer.flags").write_text(
+        f"# Longer codes.\n--flagfile={matrix}\n--code_length=9\n"
+    )
     return path
 
 

@@ -46,14 +46,24 @@ def update(directory: Path, runs: Iterable[Mapping[str, Any]]) -> list[Path]:
             by_flags[_key(Configurations.of(run["flags"]))].append(run)
     changed = []
     for path in paths:
-        text = path.read_text(encoding="utf-8")
-        if "\n--methods=" in text:  # a matrix: its header names no run
+        if is_matrix(path):  # its header names no run
             continue
+        text = path.read_text(encoding="utf-8")
         found = by_flags.get(_key(train.parse([f"--flagfile={path}"])))
         if found and (new := with_figures(text, Result(tuple(found)))) != text:
             path.write_text(new, encoding="utf-8")
             changed.append(path)
     return changed
+
+
+def is_matrix(path: Path) -> bool:
+    """Whether a flagfile is one of tfhash.benchmark: it names methods, or a flagfile that does.
+
+    As in absl, the name of a flagfile in it is relative to the working directory.
+    """
+    text = path.read_text(encoding="utf-8")
+    nested = re.findall(r"^--flagfile=(.+)$", text, re.MULTILINE)
+    return "\n--methods=" in text or any(is_matrix(Path(name)) for name in nested)
 
 
 def with_figures(text: str, result: Result) -> str:
