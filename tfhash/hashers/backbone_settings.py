@@ -16,7 +16,9 @@ class BackboneSettings(Configuration):
     """What every method shares that can work on the features of a network."""
 
     backbone: str = setting(
-        "small_cnn", "network under the hash layer, e.g. alexnet, squeezenet", group="network"
+        "small_cnn",
+        "network under the hash layer, e.g. efficientnet_lite0, squeezenet",
+        group="network",
     )
     weights: str | None = setting(
         None, "file of the backbone's weights, or imagenet", group="network", path=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import keras
 from keras import layers
 
 from tfhash.errors import UserError
+from tfhash.networks import efficientnet_lite
 from tfhash.networks import weights as weights_files
 from tfhash.networks.image_layers import (
     ApplicationPreprocessing,
@@ -35,6 +37,7 @@ _NATIVE_SIZE = {
     "efficientnetb5": 456,
     "efficientnetb6": 528,
     "efficientnetb7": 600,
+    **{name: scaling.size for name, scaling in efficientnet_lite.NETWORKS.items()},
     "efficientnetv2b1": 240,
     "efficientnetv2b2": 260,
     "efficientnetv2b3": 300,
@@ -71,8 +74,9 @@ def build(
     feature map averaged over space (small_cnn: its mean and its maximum, 256).
 
     Args:
-        weights: None (random), a file (see `weights.load`), or "imagenet" for a network of
-            keras.applications, which downloads them.
+        weights: None (random), a file (see `weights.load`), or "imagenet": for a network of
+            keras.applications, which downloads them, and for efficientnet_lite0 to 2, whose are in
+            pip packages (extra `weights`).
         allow_pickle: read a pickled .npy file; it can run any code.
         frozen_through: this layer and every one before it do not learn; "all": none learns.
         feature_layers: the features are the averages over space of these layers' outputs, one
@@ -89,7 +93,9 @@ def build(
         raise UserError(f"`backbone_size`: {input_size} is not allowed; at least 1 pixel")
     size = _NATIVE_SIZE.get(name, 224) if input_size is None else input_size
     trunk = _trunk(name, size, weights)
-    if weights not in (None, "imagenet"):
+    if weights == "imagenet" and name in efficientnet_lite.NETWORKS:
+        efficientnet_lite.load_imagenet(trunk)
+    elif weights not in (None, "imagenet"):
         weights_files.load(trunk, weights, allow_pickle=allow_pickle)
     if frozen_through is not None:
         _freeze(trunk, frozen_through)
@@ -104,7 +110,7 @@ def _trunk(name: str, size: int | None, weights: str | Path | None) -> keras.Mod
     """The network from preprocessed images to features."""
     if name in _APPLICATIONS:
         return _application(name, size, "imagenet" if weights == "imagenet" else None)
-    if weights == "imagenet":
+    if weights == "imagenet" and name not in efficientnet_lite.NETWORKS:
         raise UserError(f"`weights`: 'imagenet' is not there for {name}; give the path of a file")
     try:
         return _OWN[name](size)
@@ -128,6 +134,8 @@ def _application(name: str, size: int | None, weights: str | None) -> keras.Mode
 def _preprocessing(name: str) -> layers.Layer:
     if name == "small_cnn":
         return layers.Rescaling(1 / 127.5, offset=-1.0, dtype="float32")
+    if name in efficientnet_lite.NETWORKS:
+        return efficientnet_lite.preprocessing()
     if name in _OWN:
         return BgrMeanSubtraction()
     return ApplicationPreprocessing(_APPLICATIONS[name].__module__.rpartition(".")[-1])
@@ -249,4 +257,8 @@ _OWN: dict[str, Callable[[Any], keras.Model]] = {  # of a size in px, or None
     "alexnet": _alexnet,
     "squeezenet": _squeezenet,
     "small_cnn": _small_cnn,
+    **{
+        name: functools.partial(efficientnet_lite.build, name)
+        for name in efficientnet_lite.NETWORKS
+    },
 }
