@@ -51,7 +51,8 @@ for name in sys.argv[2:]:
         tf.config.run_functions_eagerly(strategy == "one_device")  # saves the time of a graph
         history[name, strategy] = []
         settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
-                                checkpoint_every=3, strategy=strategy, backbone="small_cnn")
+                                checkpoint_every=3, strategy=strategy, backbone="small_cnn",
+                                clip_norm=0.1, trunk_rate=0.5, standardise_features=True)
         keras.utils.set_random_seed(0)
         hasher = method.of(config, settings, code_length=12, image_size=16, seed=0)
         hasher.learn(image_set, parts, Run(Path(sys.argv[1]) / name / strategy))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash.training.optimizers import SGD, hash_optimizer
+from tfhash.training.optimizers import SGD, SlowTrunk, hash_optimizer
 
 
 def rate_at(schedule: str, step: int) -> float:
@@ -46,3 +46,79 @@ def test_decay_is_part_of_the_momentum():
     for expected in (0.95, 0.8575):
         optimizer.apply([tf.zeros(1)], [weight])
         np.testing.assert_allclose(weight.numpy(), [expected], rtol=1e-6)
+
+
+def slow(kind: str, decay: float, factor: float, first_step: int = 0, warmup_steps: int = 0):
+    """An optimizer of rate .1 over a trunk's weight and a head's, both 1."""
+    trunk, head = (keras.Variable(np.ones(1, np.float32)) for _ in range(2))
+    optimizer = hash_optimizer(
+        kind, 0.1, "constant", steps=9, decay_steps=9, weight_decay=decay,
+        warmup_steps=warmup_steps, trunk=SlowTrunk([trunk], factor, first_step),
+    )  # fmt: skip
+    optimizer.build([trunk, head])
+    return optimizer, trunk, head
+
+
+def step(optimizer, *variables, gradient=1.0):
+    optimizer.apply([tf.fill([1], gradient) for _ in variables], list(variables))
+    return [float(variable.numpy()[0]) for variable in variables]
+
+
+def test_a_slow_trunk_has_its_factor_of_the_rate():
+    """Adam's first step is the rate, whatever the gradient; SGD's is rate times gradient."""
+    assert step(*slow("adamw", 0.0, 0.25)) == pytest.approx([1 - 0.025, 1 - 0.1], abs=1e-6)
+    assert step(*slow("sgd", 0.0, 0.25), gradient=2.0) == pytest.approx([1 - 0.05, 1 - 0.2])
+
+
+def test_the_decay_of_a_slow_trunk_goes_with_its_own_rate():
+    """AdamW: w - rate * decay * w, and then a step of 0, for the gradient is 0."""
+    found = step(*slow("adamw", 0.5, 0.25), gradient=0.0)
+    assert found == pytest.approx([1 - 0.025 * 0.5, 1 - 0.1 * 0.5], abs=1e-6)
+    found = step(*slow("sgd", 0.5, 0.25), gradient=0.0)
+    assert found == pytest.approx([1 - 0.025 * 0.5, 1 - 0.1 * 0.5])
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_trunk_waits_for_its_first_step(kind):
+    """It neither learns nor decays before it; what is above it does both."""
+    optimizer, trunk, head = slow(kind, 0.5, 0.25, first_step=2)
+    seen = [step(optimizer, trunk, head) for _ in range(4)]
+    assert (
+        [of_trunk for of_trunk, _ in seen[:2]]
+        == [1.0, 1.0]
+        > [of_trunk for of_trunk, _ in seen[2:]]
+    )
+    heads = [of_head for _, of_head in seen]
+    assert heads == sorted(heads, reverse=True) and heads[0] < 1
+
+
+def test_in_the_order_of_variables_nothing_lies():
+    trunk, head = (keras.Variable(np.ones(1, np.float32)) for _ in range(2))
+    slow_trunk = SlowTrunk([trunk], 0.25)
+    optimizer = hash_optimizer("adamw", 0.1, "constant", steps=9, decay_steps=9, weight_decay=0.0,
+                               trunk=slow_trunk)  # fmt: skip
+    optimizer.build([head, trunk])
+    assert step(optimizer, head, trunk) == pytest.approx([0.9, 0.975], abs=1e-6)
+
+
+def test_a_trunk_that_is_not_slow_has_the_plain_optimizer():
+    """So that its checkpoints and its arithmetic are those of before."""
+    one = keras.Variable(np.ones(1, np.float32))
+    for trunk in (None, SlowTrunk([one]), SlowTrunk([], 0.1, 5)):
+        for kind, plain in (("adamw", keras.optimizers.AdamW), ("sgd", SGD)):
+            optimizer = hash_optimizer(kind, 0.1, "cosine", steps=9, decay_steps=9,
+                                       weight_decay=0.0, trunk=trunk)  # fmt: skip
+            assert type(optimizer) is plain
+
+
+@pytest.mark.parametrize(
+    ("at", "rate"), [(0, 0.1), (1, 0.2), (2, 0.3), (3, 0.4), (50, 0.2), (100, 0.0)]
+)
+def test_the_rate_rises_in_the_first_steps(at, rate):
+    """Three of 100: 1/4, 2/4, 3/4 of it, and then all. The cosine begins at step 0."""
+    optimizer = hash_optimizer("sgd", 0.4, "cosine", steps=100, decay_steps=1, weight_decay=0.0,
+                               warmup_steps=3)  # fmt: skip
+    optimizer.build([keras.Variable(np.zeros(1, np.float32))])
+    optimizer.iterations.assign(at)
+    found = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    assert found == pytest.approx(rate, abs=1e-3)

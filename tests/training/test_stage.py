@@ -64,6 +64,18 @@ def test_the_gradient_of_the_loss_by_hand():
     np.testing.assert_allclose([terms["loss"], terms["largest"]], [2.25, 1.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("norm", "factor"), [(1.0, 1 / 29.25**0.5), (6.0, 1.0)])
+def test_a_gradient_is_shortened_to_its_norm(norm, factor):
+    """The gradient is [-3, 4.5, 0], of length 5.4."""
+    stage = make()
+    variables = stage.variables_by_optimizer()["hash"]
+    optimizers = {"hash": (keras.optimizers.SGD(0.1), variables)}
+    stage.compile(optimizers, clip_norms={"hash": norm})
+    stage.train_step({"x": tf.constant(X), "y": tf.constant(Y)})
+    expected = [[0.5 + 0.3 * factor], [1 - 0.45 * factor]]
+    np.testing.assert_allclose(stage.hash_network.get_weights()[0], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("eager", [True, False])
 def test_a_step_of_fit_is_a_step_down_the_gradient(eager):
     """[.5, 1] - .1 [-3, 4.5] = [.8, .55]; the log has the terms before the step."""

@@ -27,7 +27,7 @@ from tfhash.hashers.spaces import Space, make_space
 from tfhash.networks.hash_layer import HashNetwork
 from tfhash.training.callbacks import LogToTensorBoard, Progress, SaveCheckpoint, StopOnNonFinite
 from tfhash.training.checkpoints import Checkpoints, save_weights
-from tfhash.training.optimizers import hash_optimizer
+from tfhash.training.optimizers import SlowTrunk, hash_optimizer
 from tfhash.training.run import Run
 from tfhash.training.stage import Stage
 from tfhash.training.strategies import make_strategy, precision
@@ -193,13 +193,16 @@ class HashNetworkHasher(Hasher):
                 name: (self.make_optimizer(name, list(variables)), of_optimizer)
                 for name, of_optimizer in variables.items()
             }
-            stage.compile(optimizers, jit_compile=self.settings.xla)
+            clip_norms = {"hash": self.settings.clip_norm} if self.settings.clip_norm else {}
+            stage.compile(optimizers, jit_compile=self.settings.xla, clip_norms=clip_norms)
         return stage
 
     def make_optimizer(self, name: str, all_names: list[str]) -> keras.optimizers.Optimizer:
         """The optimizer of a name; all_names: those of its stage. Here that of H."""
         del name, all_names
         config = self.config
+        backbone = self.hash_network.backbone
+        of_trunk = backbone.trainable_variables if backbone else []
         return hash_optimizer(
             config.hash_optimizer,
             config.hash_learning_rate,
@@ -207,6 +210,8 @@ class HashNetworkHasher(Hasher):
             steps=self.settings.steps,
             decay_steps=config.hash_decay_steps,
             weight_decay=config.weight_decay,
+            warmup_steps=self.settings.warmup_steps,
+            trunk=SlowTrunk(of_trunk, self.settings.trunk_rate, self.settings.trunk_from),
         )
 
     def train_hash(

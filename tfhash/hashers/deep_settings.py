@@ -21,6 +21,24 @@ class DeepSettings(BackboneSettings):
     frozen_through: str | None = setting(
         None, "last layer of the backbone that is not trained", group="network"
     )
+    standardise_features: bool = setting(
+        False,
+        "features of a backbone that learns have mean 0 and deviation 1 before training, over the "
+        "images learned from; without it trained weights give scores at which a sigmoid is flat",
+        group="network",
+    )
+    trunk_rate: float = setting(
+        1.0, "the learning rate of the backbone, in parts of that of H", above=0, group="training"
+    )
+    trunk_from: int = setting(
+        0, "the update from which on the backbone learns", least=0, group="training"
+    )
+    warmup_steps: int = setting(
+        0, "updates in which the learning rate of H rises from 0", least=0, group="training"
+    )
+    clip_norm: float | None = setting(
+        None, "most norm of the gradient of H, over all its weights", above=0, group="training"
+    )
     steps: int = setting(2000, "updates of the hash network", least=1, group="training")
     batch_size: int = setting(64, "labelled images a batch", least=1, group="training")
     unlabelled_batch_size: int = setting(64, "unlabelled images a batch", least=0, group="training")

@@ -21,6 +21,7 @@ from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_layer import HashNetwork
 
 SPACES = ("pixels", "features")
+ADAPT = 2048  # images that the statistics of features are taken of, where the backbone learns
 
 
 class Space(abc.ABC):
@@ -84,10 +85,20 @@ class PixelSpace(Space):
         super().__init__(settings, image_size, seed)
         self.item_shape = (image_size, image_size, 3)
         self.augment = FlipAndShift(settings.flip, settings.shift)
+        self._plain: keras.Model | None = None  # the backbone before its features are standardised
+        self._standardise: Standardise | None = None
 
     def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
-        """uint8 [n, S, S, 3] -> uint8 [n, 1, S, S, 3], one view each, without a copy."""
+        """uint8 [n, S, S, 3] -> uint8 [n, 1, S, S, 3], one view each, without a copy.
+
+        Where features are standardised it is by those of at most 2,048 of the learnable images.
+        """
         check_flat(images, self.item_shape, "images")
+        if self._plain is not None and self._standardise is not None:
+            count = min(len(learnable), ADAPT)
+            some = learnable[np.linspace(0, len(learnable) - 1, count).astype(int)]
+            features = self._plain.predict(images[some], batch_size=128, verbose=0)
+            self._standardise.adapt(features.astype(np.float32))
         return images[:, None]
 
     def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
@@ -103,6 +114,11 @@ class PixelSpace(Space):
         settings = self.settings
         keras.utils.set_random_seed(self.seed)
         backbone = build_backbone(settings, settings.frozen_through)
+        if settings.standardise_features:
+            self._plain = backbone
+            self._standardise = Standardise(backbone.output_shape[-1])
+            scaled = self._standardise(backbone.output)
+            backbone = keras.Model(backbone.input, scaled, name=backbone.name)
         network = kind(code_length, backbone, hidden_units, dropout)
         network.build((None, None, None, 3))
         return network

@@ -2,21 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
+from keras import ops
 
 HASH_OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("constant", "cosine", "step")
 
 
+@dataclass(frozen=True)
+class SlowTrunk:
+    """The backbone under H learns more slowly than what is above it, and later.
+
+    variables: those of the backbone. factor: of their learning rate and weight decay. first_step:
+    the update from which on they move, counted from 0.
+    """
+
+    variables: Sequence[keras.Variable]
+    factor: float = 1.0
+    first_step: int = 0
+
+    def changes_anything(self) -> bool:
+        return bool(self.variables) and (self.factor != 1 or self.first_step > 0)
+
+
 def hash_optimizer(
-    kind: str, rate: float, schedule: str, *, steps: int, decay_steps: int, weight_decay: float
+    kind: str,
+    rate: float,
+    schedule: str,
+    *,
+    steps: int,
+    decay_steps: int,
+    weight_decay: float,
+    warmup_steps: int = 0,
+    trunk: SlowTrunk | None = None,
 ) -> keras.optimizers.Optimizer:
     """The optimizer of H.
 
     kind: one of HASH_OPTIMIZERS. schedule: one of SCHEDULES; cosine falls to 0 after `steps`
-    updates, step to a tenth of the rate after `decay_steps`.
+    updates, step to a tenth of the rate after `decay_steps`. warmup_steps: the rate first rises
+    from 0 in as many updates, which are part of `steps`. trunk: what of H is slower.
     """
     scheduled: Any = rate
     if schedule == "cosine":
@@ -25,9 +53,30 @@ def hash_optimizer(
         scheduled = keras.optimizers.schedules.PiecewiseConstantDecay(
             [decay_steps - 1], [rate, rate / 10]
         )
+    if warmup_steps:
+        scheduled = WarmUp(scheduled, warmup_steps)
+    slow = trunk if trunk and trunk.changes_anything() else None
     if kind == "adamw":
+        if slow:
+            return SlowTrunkAdamW(scheduled, weight_decay, slow)
         return keras.optimizers.AdamW(scheduled, weight_decay=weight_decay)
-    return SGD(scheduled, weight_decay)
+    return SlowTrunkSGD(scheduled, weight_decay, slow) if slow else SGD(scheduled, weight_decay)
+
+
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate, or a schedule of it, times (step + 1) / (steps + 1) in the first `steps` updates."""
+
+    def __init__(self, rate: Any, steps: int):
+        self.rate = rate
+        self.steps = steps
+
+    def __call__(self, step):
+        rate = self.rate(step) if callable(self.rate) else self.rate
+        share = (ops.cast(step, "float32") + 1.0) / (self.steps + 1.0)
+        return rate * ops.minimum(share, 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"rate": self.rate, "steps": self.steps}
 
 
 class SGD(keras.optimizers.SGD):
@@ -45,3 +94,44 @@ class SGD(keras.optimizers.SGD):
         if self.decay:
             gradient = gradient + self.decay * keras.ops.cast(variable, gradient.dtype)
         super().update_step(gradient, variable, learning_rate)
+
+
+class _SlowTrunk(keras.optimizers.Optimizer):
+    """An optimizer for which the trunk has a smaller rate, and none before its first step."""
+
+    trunk: SlowTrunk
+
+    def build(self, variables) -> None:
+        of_trunk = {id(variable) for variable in self.trunk.variables}
+        self._is_of_trunk = [id(variable) in of_trunk for variable in variables]
+        super().build(variables)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self._is_of_trunk[self._get_variable_index(variable)]:
+            moves = ops.cast(self.iterations >= self.trunk.first_step, learning_rate.dtype)
+            learning_rate = learning_rate * self.trunk.factor * moves
+            self.decay_trunk(variable, learning_rate)
+        super().update_step(gradient, variable, learning_rate)
+
+    def decay_trunk(self, variable, learning_rate) -> None:
+        """The weight decay of a variable of the trunk, where `update_step` does not have it."""
+
+
+class SlowTrunkSGD(_SlowTrunk, SGD):
+    """SGD, with a trunk that is slower."""
+
+    def __init__(self, learning_rate: Any, decay: float, trunk: SlowTrunk):
+        super().__init__(learning_rate, decay)
+        self.trunk = trunk
+
+
+class SlowTrunkAdamW(_SlowTrunk, keras.optimizers.AdamW):
+    """Keras' AdamW, with a trunk that is slower; its weight decay goes with its own rate."""
+
+    def __init__(self, learning_rate: Any, decay: float, trunk: SlowTrunk):
+        super().__init__(learning_rate, weight_decay=decay)
+        self.trunk = trunk
+        self.exclude_from_weight_decay(var_list=list(trunk.variables))
+
+    def decay_trunk(self, variable, learning_rate) -> None:
+        self.assign_sub(variable, variable * self.weight_decay * learning_rate)

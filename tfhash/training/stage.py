@@ -67,8 +67,12 @@ class Stage(keras.Model, abc.ABC):
         self,
         optimizers: Mapping[str, tuple[keras.optimizers.Optimizer, list[keras.Variable]]],
         jit_compile: bool = False,
+        clip_norms: Mapping[str, float] | None = None,
     ) -> None:
         """Builds each optimizer over its variables. The first counts the steps of the stage.
+
+        clip_norms: of an optimizer, by name, the most norm that its gradient has, over all of its
+        variables and all replicas; a longer one is shortened to it.
 
         To be called under the strategy's scope: an optimizer that Keras does not know of is not
         built in time, and one in a dict is not saved under its own name.
@@ -77,6 +81,7 @@ class Stage(keras.Model, abc.ABC):
         super().compile(optimizer=optimizers[first][0], jit_compile=jit_compile)
         for name in others:
             setattr(self, f"{name}_optimizer", optimizers[name][0])
+        self._clip_norms = dict(clip_norms or {})
         self._trained = {}
         for name, (optimizer, variables) in optimizers.items():
             optimizer.build(variables)
@@ -123,7 +128,10 @@ class Stage(keras.Model, abc.ABC):
         replicas = strategy.num_replicas_in_sync
         for name, of_variables in gradients.items():
             optimizer, variables = self._trained[name]
-            optimizer.apply([gradient / replicas for gradient in of_variables], variables)
+            shares = [gradient / replicas for gradient in of_variables]
+            if name in self._clip_norms:
+                shares = _clipped(shares, self._clip_norms[name], replicas)
+            optimizer.apply(shares, variables)
         for term, average in self.averages.items():
             average.update_state(terms[term])
         results = {term: average.result() for term, average in self.averages.items()}
@@ -131,3 +139,12 @@ class Stage(keras.Model, abc.ABC):
             # Keras takes the mean of the workers' results over their first axis.
             return {term: tf.reshape(result, [1]) for term, result in results.items()}
         return results
+
+
+def _clipped(shares: Sequence[tf.Tensor], norm: float, replicas: int) -> list[tf.Tensor]:
+    """Shares of a gradient, one a replica, whose sum has at most this norm."""
+    whole = list(shares)
+    if replicas > 1:
+        whole = tf.distribute.get_replica_context().all_reduce("SUM", whole)
+    clipped, _ = tf.clip_by_global_norm(whole, norm)
+    return [gradient / replicas for gradient in clipped]
