@@ -310,3 +310,16 @@ def test_features_come_as_they_are():
     assert (images.shape, images.dtype) == ((2, 5, 6), np.float32)
     views = inputs.reshape(-1, 6).tolist()
     assert all(row in views for row in images.reshape(-1, 6).tolist())
+
+
+def test_unlabelled_images_may_have_a_view_of_their_own():
+    """Their first one alone: the labelled images and all second views are as they were."""
+
+    def darker(images, rng):
+        return images[:, 0] // 2
+
+    plain = make_batches(other_view=True)(3)
+    changed = make_batches(other_view=True, unlabelled_augment=darker)(3)
+    np.testing.assert_array_equal(changed["images"], plain["images"])
+    np.testing.assert_array_equal(changed["unlabelled"], plain["unlabelled"] // 2)
+    np.testing.assert_array_equal(changed["other_unlabelled"], plain["other_unlabelled"])

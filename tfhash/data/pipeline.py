@@ -57,7 +57,8 @@ class TrainingBatches:
     a group; noise_size: length of the normal noise vector of each item; augment: from [n, views,
     ...] to [n, ...]; other_view: a second augmentation of each item goes with the first; labels:
     multi-hot [n, C] of the inputs, for those methods that need them in a batch; places: whether a
-    batch says which of the labelled items it holds, for methods that keep something of each.
+    batch says which of the labelled items it holds, for methods that keep something of each;
+    unlabelled_augment: of the first view of unlabelled items, where it is not `augment`.
     """
 
     inputs: np.ndarray
@@ -72,6 +73,7 @@ class TrainingBatches:
     other_view: bool = False
     labels: np.ndarray | None = None
     places: bool = False
+    unlabelled_augment: Augment | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unlabelled", np.asarray(self.unlabelled, np.int64))
@@ -104,7 +106,7 @@ class TrainingBatches:
             self.sampler.group_size + len(unlabelled) // self.groups,
             self.noise_size,
         )
-        batch["unlabelled"] = self._view(unlabelled, rng)
+        batch["unlabelled"] = self._view(unlabelled, rng, self.unlabelled_augment)
         batch["noise"] = rng.standard_normal((self.groups, *noise_shape), np.float32)
         if self.other_view:
             batch["other_images"] = self._view(labelled, rng)
@@ -116,9 +118,11 @@ class TrainingBatches:
             batch["places"] = places
         return batch
 
-    def _view(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _view(
+        self, positions: np.ndarray, rng: np.random.Generator, augment: Augment | None = None
+    ) -> np.ndarray:
         """An augmentation of each item: positions [B j] -> [B, j, ...]."""
-        items = self.augment(self.inputs[positions], rng)
+        items = (augment or self.augment)(self.inputs[positions], rng)
         return items.reshape(self.groups, len(positions) // self.groups, *items.shape[1:])
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
