@@ -44,7 +44,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfhash needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,serving,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,serving,test,weights]'
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)
