@@ -57,7 +57,7 @@ def supervised_ranking(codes: tf.Tensor, triplets: tf.Tensor, margin: float) -> 
 
 
 def semi_supervised_kinds(
-    triplets: tf.Tensor, unlabelled: tf.Tensor, exchanges: int = 0
+    triplets: tf.Tensor, unlabelled: tf.Tensor, exchanges: int = 0, real: bool = False
 ) -> list[Kind]:
     """The kinds of triplets of L_ssr (SSGAH, Eq. 5), each as three (source, positions).
 
@@ -65,7 +65,9 @@ def semi_supervised_kinds(
     group. (q, p_syn, n) and (q, p, n_syn) come from triplets, int32 [B, t, 3], and
     (u, p_syn, n_syn) from unlabelled, int32 [B, u], the positions of the unlabelled items. With
     exchanges = r > 0, the negatives of u are instead the G_p of the r unlabelled items after it, so
-    that there are r triplets a u; whether they are negatives, is for D to say.
+    that there are r triplets a u; whether they are negatives, is for D to say. With `real` they are
+    (u, p, n) and (u, n, p) by turns, of p and n of r of the triplets, evenly spread and other ones
+    for each u.
     """
     q, p, n = (triplets[..., role] for role in range(3))
     kinds = [(("x", q), ("p", q), ("x", n)), (("x", q), ("x", p), ("n", q))]
@@ -73,10 +75,23 @@ def semi_supervised_kinds(
         return kinds
     if not exchanges:
         return [*kinds, (("x", unlabelled), ("p", unlabelled), ("n", unlabelled))]
+    if real:
+        return [*kinds, _real_kind(triplets, unlabelled, exchanges)]
     rolls = range(1, 1 + min(exchanges, unlabelled.shape[1] - 1))
     u = tf.concat([unlabelled for _ in rolls], axis=1)
     others = tf.concat([tf.roll(unlabelled, -roll, axis=1) for roll in rolls], axis=1)
     return [*kinds, (("x", u), ("p", u), ("p", others))]
+
+
+def _real_kind(triplets: tf.Tensor, unlabelled: tf.Tensor, count: int) -> Kind:
+    """(u, p, n) and (u, n, p) by turns, `count` a u: positions [B, u * count]."""
+    given, size = triplets.shape[1], unlabelled.shape[1]
+    spread = tf.range(count) * max(given // count, 1)
+    chosen = tf.reshape((tf.range(size)[:, None] + spread[None]) % given, [-1])
+    swapped = tf.reshape(tf.tile(tf.range(count)[None] % 2 == 1, [size, 1]), [-1])
+    p, n = (tf.gather(triplets[..., role], chosen, axis=1) for role in (1, 2))
+    u = tf.repeat(unlabelled, count, axis=1)
+    return ("x", u), ("x", tf.where(swapped, n, p)), ("x", tf.where(swapped, p, n))
 
 
 def gather_kind(of: Mapping[str, tf.Tensor], kind: Kind) -> list[tf.Tensor]:

@@ -323,3 +323,22 @@ def test_unlabelled_images_may_have_a_view_of_their_own():
     np.testing.assert_array_equal(changed["images"], plain["images"])
     np.testing.assert_array_equal(changed["unlabelled"], plain["unlabelled"] // 2)
     np.testing.assert_array_equal(changed["other_unlabelled"], plain["other_unlabelled"])
+
+
+def test_the_other_view_may_be_of_other_inputs():
+    """Such as features of the same images: item i of `others` is i + 1000, or its second view."""
+    others = np.stack([np.arange(COUNT), np.arange(COUNT)], axis=1)[..., None] + [[1000], [2000]]
+    batches = make_batches(
+        other_view=True, others=others.astype(np.float32), other_augment=random_view
+    )
+    batch, plain = batches(3), make_batches(other_view=True)(3)
+    views = set()
+    for name in ("images", "unlabelled"):
+        np.testing.assert_array_equal(batch[name], plain[name])
+        other = batch[f"other_{name}"]
+        assert other.dtype == np.float32 and other.shape == (*batch[name].shape[:2], 1)
+        np.testing.assert_array_equal(other[..., 0] % 1000, batch[name][..., 0, 0, 0])
+        views |= set(np.unique(other // 1000))
+    assert views == {1, 2}
+    (from_dataset,) = batches.dataset(3, 4)
+    assert_same(batch, from_dataset)

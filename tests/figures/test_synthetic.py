@@ -8,7 +8,8 @@ import pytest
 from tfhash import figures
 from tfhash.data.pipeline import random_view
 from tfhash.data.splits import RetrievalSplits
-from tfhash.hashers.gan_spaces import GANFeatures, GANSpace
+from tfhash.hashers.gan_features import GANFeatures
+from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.methods.dsh_gan import figures as _dsh_gan_figures
 from tfhash.methods.dsh_gan.figures import (
     draw_by_class,

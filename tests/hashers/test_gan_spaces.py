@@ -12,7 +12,8 @@ import tensorflow as tf
 from tfhash.errors import UserError
 from tfhash.hashers import gan_spaces, spaces
 from tfhash.hashers.deep_settings import DeepSettings
-from tfhash.hashers.gan_spaces import GANFeatures, GANPixels, make_gan_space
+from tfhash.hashers.gan_features import GANFeatures, GANTrunk, make_gan_space
+from tfhash.hashers.gan_spaces import GANPixels
 from tfhash.networks.discriminators import SourceClassDiscriminator
 from tfhash.networks.features import Standardise
 
@@ -306,3 +307,53 @@ def test_the_views_of_features_stand_beside_each_other(monkeypatch):
     mirrored = space.standardise(space.backbone(images[:, :, ::-1].astype(np.float32)))
     assert inputs.shape == (6, 2, *space.item_shape)
     np.testing.assert_allclose(inputs[:, 1], mirrored, rtol=1e-4, atol=1e-4)
+
+
+def make_trunk(**settings):
+    space = make_gan_space("trunk", DeepSettings(**settings), 16, gan_size=16, width=4, seed=0)
+    return space, space.hash_network(8, (), 0.0)
+
+
+def test_on_a_trunk_g_and_d_see_what_the_backbone_answers(tmp_path):
+    """Standardised over the images learned from; the second view is that of the mirror image."""
+    space, network = make_trunk(flip=True)
+    assert isinstance(space, GANTrunk) and space.item_shape == (16, 16, 3)
+    images = np.random.default_rng(0).integers(0, 255, (12, 16, 16, 3)).astype(np.uint8)
+    learned = np.arange(3, 12)
+    seen = space.look(images, learned, tmp_path / "features")
+    assert seen.shape == (12, 2, *space.gan_shape) and seen.dtype == np.float32
+    for view, of_view in enumerate((images, images[:, :, ::-1])):
+        raw = network.backbone(of_view.astype(np.float32)).numpy()
+        if view == 0:
+            mean, deviation = raw[learned].mean(axis=0), raw[learned].std(axis=0)
+            deviation = np.where(deviation > 0, deviation, 1)
+        np.testing.assert_allclose(seen[:, view], (raw - mean) / deviation, atol=1e-3)
+    assert len(list((tmp_path / "features").iterdir())) == 2
+    np.testing.assert_array_equal(space.to_gan(seen[:, 0]), seen[:, 0])
+    with pytest.raises(ValueError, match="to_gan: expected"):
+        space.to_gan(images)
+
+
+def test_what_g_makes_of_a_trunk_comes_back_to_the_scale_of_the_backbone():
+    """So H of an image is what is above its backbone of that image's features, there and back."""
+    space, network = make_trunk(standardise_features=True)
+    images = np.random.default_rng(1).integers(0, 255, (8, 16, 16, 3)).astype(np.uint8)
+    space.inputs(images, np.arange(8))
+    seen = space.look(images, np.arange(8), None)[:, 0]
+    code = network.above_backbone(space.to_hash(space.synthetic(seen)))
+    np.testing.assert_allclose(code, network(images.astype(np.float32)), atol=1e-4)
+    np.testing.assert_array_equal(space.pictures(seen)[0], images)
+
+
+def test_views_are_chosen_by_flags_and_features_have_none(monkeypatch):
+    space = make_pixels(settings=DeepSettings(unlabelled_view="strong", strength=0.2, cut_out=0.5))
+    assert space.augment is space.weak_view and space.has_strong_views
+    strong = space.unlabelled_augment
+    assert (strong.weak, strong.strength, strong.hole) == (space.weak_view, 0.2, 0.5)
+    space = make_pixels(settings=DeepSettings(view="strong"))
+    assert space.augment is not space.weak_view is space.unlabelled_augment
+    assert not make_pixels().has_strong_views
+    for name in ("view", "unlabelled_view"):
+        with pytest.raises(UserError, match=f"`{name}`: strong; not on features"):
+            settings = DeepSettings(weights="given.npz", **{name: "strong"})
+            spaces.FeatureSpace(settings, image_size=16, seed=0)

@@ -23,13 +23,20 @@ class LearningData:
     """What the stages learn from.
 
     inputs: [n, views, ...] of all images of the set, as the networks see them; labels: multi-hot
-    [n, C]; listed: int64 [T, 3], a user's own triplets as positions in inputs, or None.
+    [n, C]; listed: int64 [T, 3], a user's own triplets as positions in inputs, or None; seen:
+    [n, views, ...], what G and D are given of the images, where that is not `inputs`.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     splits: RetrievalSplits
     listed: np.ndarray | None = None
+    seen: np.ndarray | None = None
+
+    @property
+    def given(self) -> np.ndarray:
+        """What G and D are given of the images."""
+        return self.inputs if self.seen is None else self.seen
 
     @property
     def labelled(self) -> np.ndarray:

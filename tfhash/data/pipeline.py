@@ -58,7 +58,9 @@ class TrainingBatches:
     ...] to [n, ...]; other_view: a second augmentation of each item goes with the first; labels:
     multi-hot [n, C] of the inputs, for those methods that need them in a batch; places: whether a
     batch says which of the labelled items it holds, for methods that keep something of each;
-    unlabelled_augment: of the first view of unlabelled items, where it is not `augment`.
+    unlabelled_augment: of the first view of unlabelled items, where it is not `augment`;
+    other_augment: of the other views, likewise; others: [n, views, ...], what the other views are
+    of, where that is not `inputs`.
     """
 
     inputs: np.ndarray
@@ -74,6 +76,8 @@ class TrainingBatches:
     labels: np.ndarray | None = None
     places: bool = False
     unlabelled_augment: Augment | None = None
+    other_augment: Augment | None = None
+    others: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "unlabelled", np.asarray(self.unlabelled, np.int64))
@@ -109,8 +113,8 @@ class TrainingBatches:
         batch["unlabelled"] = self._view(unlabelled, rng, self.unlabelled_augment)
         batch["noise"] = rng.standard_normal((self.groups, *noise_shape), np.float32)
         if self.other_view:
-            batch["other_images"] = self._view(labelled, rng)
-            batch["other_unlabelled"] = self._view(unlabelled, rng)
+            batch["other_images"] = self._other_view(labelled, rng)
+            batch["other_unlabelled"] = self._other_view(unlabelled, rng)
         if self.labels is not None:
             of_items = self.labels[labelled].astype(np.float32)
             batch["labels"] = of_items.reshape(self.groups, -1, of_items.shape[1])
@@ -122,8 +126,15 @@ class TrainingBatches:
         self, positions: np.ndarray, rng: np.random.Generator, augment: Augment | None = None
     ) -> np.ndarray:
         """An augmentation of each item: positions [B j] -> [B, j, ...]."""
-        items = (augment or self.augment)(self.inputs[positions], rng)
-        return items.reshape(self.groups, len(positions) // self.groups, *items.shape[1:])
+        return self._grouped((augment or self.augment)(self.inputs[positions], rng))
+
+    def _other_view(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        inputs = self.inputs if self.others is None else self.others
+        return self._grouped((self.other_augment or self.augment)(inputs[positions], rng))
+
+    def _grouped(self, items: np.ndarray) -> np.ndarray:
+        """[B j, ...] -> [B, j, ...]."""
+        return items.reshape(self.groups, len(items) // self.groups, *items.shape[1:])
 
     def dataset(self, start: int, stop: int) -> tf.data.Dataset:
         """The batches of steps start..stop-1 in order, two of them prepared ahead."""

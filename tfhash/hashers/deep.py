@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
@@ -36,6 +36,17 @@ WEIGHTS = "encoder.weights.h5"
 _BATCH = 256
 
 Gauge = Callable[[], dict[str, Any]]
+
+
+class Pace(NamedTuple):
+    """How H learns in a stage: its updates, its learning rate, and whether it is H's first stage.
+
+    Only in the first one the backbone waits for the hash layer (`trunk_from`).
+    """
+
+    steps: int
+    rate: float
+    first: bool = True
 
 
 class HashNetworkHasher(Hasher):
@@ -185,8 +196,12 @@ class HashNetworkHasher(Hasher):
             places=self.keeps_rows,
         )
 
-    def compile(self, stage: Stage) -> Stage:
-        """Gives the stage an optimizer for each of its groups of variables."""
+    def compile(self, stage: Stage, pace: Pace | None = None) -> Stage:
+        """Gives the stage an optimizer for each of its groups of variables.
+
+        pace: that of H, by default as the flags have it.
+        """
+        self._pace = pace or Pace(self.settings.steps, self.config.hash_learning_rate)
         with self.strategy.scope():
             variables = stage.variables_by_optimizer()
             optimizers = {
@@ -201,17 +216,18 @@ class HashNetworkHasher(Hasher):
         """The optimizer of a name; all_names: those of its stage. Here that of H."""
         del name, all_names
         config = self.config
-        backbone = self.hash_network.backbone
+        backbone, pace = self.hash_network.backbone, self._pace
         of_trunk = backbone.trainable_variables if backbone else []
+        trunk_from = self.settings.trunk_from if pace.first else 0
         return hash_optimizer(
             config.hash_optimizer,
-            config.hash_learning_rate,
+            pace.rate,
             config.hash_schedule,
-            steps=self.settings.steps,
+            steps=pace.steps,
             decay_steps=config.hash_decay_steps,
             weight_decay=config.weight_decay,
             warmup_steps=self.settings.warmup_steps,
-            trunk=SlowTrunk(of_trunk, self.settings.trunk_rate, self.settings.trunk_from),
+            trunk=SlowTrunk(of_trunk, self.settings.trunk_rate, trunk_from),
         )
 
     def train_hash(

@@ -11,6 +11,7 @@ from tfhash.settings import Configuration, setting
 from tfhash.training.optimizers import HASH_OPTIMIZERS, SCHEDULES
 from tfhash.training.strategies import STRATEGIES
 
+VIEWS = ("weak", "strong")
 TRIPLETS = ("in_batch", "sampled")
 
 
@@ -60,6 +61,33 @@ class DeepSettings(BackboneSettings):
     flip: bool = setting(False, "augmentation: random horizontal flips", group="training")
     shift: int = setting(
         1, "augmentation: random shifts by up to this many px", least=0, group="training"
+    )
+    view: str = setting(
+        "weak",
+        "augmentation of labelled images: weak, flips and shifts; strong, brightness, contrast and "
+        "colours too, and a square cut out",
+        choices=VIEWS,
+        group="training",
+    )
+    unlabelled_view: str = setting(
+        "weak",
+        "the same of unlabelled images, as H sees them; G and D see weak views",
+        choices=VIEWS,
+        group="training",
+    )
+    strength: float = setting(
+        0.4,
+        "of strong views: brightness, contrast and colours change by up to this part",
+        least=0,
+        below=1,
+        group="training",
+    )
+    cut_out: float = setting(
+        0.375,
+        "of strong views: side of the square, in parts of the image's",
+        least=0,
+        below=1,
+        group="training",
     )
     checkpoint_every: int = setting(
         200, "steps between checkpoints, log lines and validations", least=1, group="training"

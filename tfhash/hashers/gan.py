@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,10 +14,14 @@ import keras
 import numpy as np
 
 from tfhash.data.learning import LearningData
-from tfhash.data.splits import RetrievalSplits
-from tfhash.hashers.deep import Gauge, HashNetworkHasher
+from tfhash.data.pipeline import random_view
+from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.errors import UserError
+from tfhash.hashers.backbone_settings import BackboneSettings
+from tfhash.hashers.deep import Gauge, HashNetworkHasher, Pace
 from tfhash.hashers.deep_settings import HashConfig
-from tfhash.hashers.gan_spaces import GANSpace, make_gan_space
+from tfhash.hashers.gan_features import GANTrunk, make_gan_space
+from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.networks.features import weights_digest
 from tfhash.networks.generators import IMAGE_SIZES
 from tfhash.settings import setting
@@ -30,6 +35,18 @@ from tfhash.training.stage import Stage
 class GANConfig(HashConfig):
     """Hyperparameters of G, D and H; defaults are the papers', or DCGAN's where they are silent."""
 
+    gan_space: str = setting(
+        "as_hash",
+        "as_hash: G and D work where H does; trunk: on the features of H's backbone as stage 0 "
+        "left it (space=pixels)",
+        choices=("as_hash", "trunk"),
+    )
+    stage0_steps: int = setting(
+        0, "updates of H on the labelled images alone, before G and D learn; 0 for none", least=0
+    )
+    stage0_learning_rate: float | None = setting(
+        None, "learning rate of H in stage 0, by default as in its last stage", above=0
+    )
     minimax: bool = setting(
         False,
         "G minimises the negative of what D minimises, as the paper has it; not -log D",
@@ -52,27 +69,43 @@ class GANConfig(HashConfig):
     )
     stage1_dir: str | None = setting(
         None,
-        "folder that keeps stage 1 for other runs on the same split",
+        "folder that keeps stages 0 and 1 for other runs on the same split",
         decides=False,
         path=True,
         from_run=False,
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.gan_space == "trunk":
+            if self.space != "pixels":
+                raise UserError(
+                    f"`gan_space`: trunk, not with `space`={self.space}; allowed: pixels, where "
+                    "the backbone learns"
+                )
+            if not self.stage0_steps:
+                raise UserError(
+                    "`gan_space`: trunk needs a trained backbone; allowed with `stage0_steps` "
+                    "above 0"
+                )
+
 
 class GANHasher(HashNetworkHasher):
     """A HashNetworkHasher whose hash network learns from what a GAN makes.
 
-    stage1_flags: fields of its Config, beside those of all GANs, that a kept stage 1 must agree in.
+    stage1_flags: fields of its Config, beside those of all GANs, that a kept stage 1 must agree in;
+    stage0_flags: those that a kept stage 0 must.
     """
 
     config: GANConfig
     space: GANSpace
     stage1_flags: ClassVar[tuple[str, ...]] = ()
+    stage0_flags: ClassVar[tuple[str, ...]] = ()
 
     def make_space(self) -> GANSpace:
         config = self.config
         return make_gan_space(
-            config.space,
+            "trunk" if config.gan_space == "trunk" else config.space,
             self.settings,
             self.image_size,
             config.gan_size,
@@ -80,30 +113,79 @@ class GANHasher(HashNetworkHasher):
             self.seed,
         )
 
+    def build(self, image_size: int) -> None:
+        super().build(image_size)
+        # Taken now, for H learns in stage 0; a kept one was of the same first weights.
+        self._first_weights = ""
+        if self.config.stage0_steps:
+            self._first_weights = weights_digest(self.hash_network)
+
+    def stages(self) -> int:
+        """How many stages there are, for the titles of their progress bars."""
+        return 3 if self.config.stage0_steps else 2
+
+    def train_alone(self, stage: Stage, data: LearningData, run: Run) -> dict[str, float]:
+        """Stage 0, H on labelled images alone, or what an earlier run left of it; its seconds.
+
+        stage: not compiled.
+        """
+        steps = self.config.stage0_steps
+        rate = self.config.stage0_learning_rate or self.config.hash_learning_rate
+        if not steps:
+            return {}
+        log = LogToTensorBoard(run.folder("logs", "alone"), lambda: self.validate(data))
+        title = f"stage 1 of {self.stages()} (hash network alone)"
+        with self._kept("alone", steps, data, run) as checkpoints:
+            batches = dataclasses.replace(self.make_batches(data, 2), unlabelled_size=0)
+            stage = self.compile(stage, Pace(steps, rate))
+            seconds = self.train(stage, batches, steps, run, checkpoints, log, title)
+        return {"stage0_seconds": seconds}
+
+    def look(self, images: np.ndarray, data: LearningData, run: Run) -> LearningData:
+        """The data with what G and D are given of the images, where that is not what H is given.
+
+        With `gan_space`=trunk those are features of the backbone as it is now. They are kept where
+        stage 0 is.
+        """
+        if not isinstance(self.space, GANTrunk):
+            return data
+        kept = self.config.stage1_dir
+        folder = run.folder("features") if kept is None else Path(kept) / "features"
+        return dataclasses.replace(
+            data, seen=self.space.look(images, learnable(data.splits), folder)
+        )
+
     def train_gan(
         self, stage: Stage, data: LearningData, run: Run, gauges: Gauge, pictures: Gauge
     ) -> float:
         """Trains stage 1, or takes what an earlier run left in stage1_dir; the seconds it took."""
+        log = LogToTensorBoard(run.folder("logs", "gan"), gauges, pictures)
+        batches = self.make_batches(data, 0)
+        if data.seen is not None:
+            batches = dataclasses.replace(batches, inputs=data.seen, augment=random_view)
+        title = f"stage {self.stages() - 1} of {self.stages()} (G and D)"
+        with self._kept("gan", self.config.gan_steps, data, run) as checkpoints:
+            return self.train(stage, batches, self.config.gan_steps, run, checkpoints, log, title)
+
+    @contextlib.contextmanager
+    def _kept(self, name: str, steps: int, data: LearningData, run: Run) -> Iterator[Checkpoints]:
+        """The checkpoints of a stage before the last, in stage1_dir where there is one."""
         kept = self.config.stage1_dir
         directory = run.folder("checkpoints") if kept is None else Path(kept)
         writes = run.writes or (kept is not None and run.directory is None)
-        log = LogToTensorBoard(run.folder("logs", "gan"), gauges, pictures)
-        checkpoints = Checkpoints(directory, "gan", writes)
-        batches = self.make_batches(data, 0)
-        title = "stage 1 of 2 (G and D)"
-        steps = self.config.gan_steps
+        checkpoints = Checkpoints(directory, name, writes)
         with contextlib.ExitStack() as stack:
             if kept is not None and writes:
-                # Who holds a finished stage 1 only reads it, and soon lets go of it.
+                # Who holds a finished stage only reads it, and soon lets go of it.
                 finished = steps in checkpoints.steps()
                 stack.enter_context(lock(Path(kept), "stage1_dir", wait=finished))
             if directory is not None:
-                deciding = self._deciding_for_stage_1(data)
                 # In a run's own folder config.json tells already whose work it is.
                 begun = kept is not None and bool(checkpoints.steps())
                 setting = "model_dir" if kept is None else "stage1_dir"
+                deciding = self._deciding_for_stage_1(data)
                 claim(directory / "stage1.json", deciding, writes, setting, begun)
-            return self.train(stage, batches, steps, run, checkpoints, log, title)
+            yield checkpoints
 
     def make_optimizer(self, name: str, all_names: list[str]) -> keras.optimizers.Optimizer:
         """Adam for G and D, that of H else.
@@ -127,6 +209,8 @@ class GANHasher(HashNetworkHasher):
         if self.config.space == "features":
             names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
+        if self.config.stage0_steps:
+            chosen |= self._deciding_for_stage_0()
         if self.config.space == "features":
             chosen["backbone_weights"] = weights_digest(self.space.backbone)  # type: ignore[attr-defined]
         listed = data.listed
@@ -136,6 +220,35 @@ class GANHasher(HashNetworkHasher):
             "image_size": self.image_size,
             "triplets_csv": digest,
             **chosen,
+        }
+
+    def _deciding_for_stage_0(self) -> dict[str, Any]:
+        """What it must agree in beside these, where H learned before G and D."""
+        config, settings = self.config, self.settings
+        of_settings = {
+            name: getattr(settings, name)
+            for name in (
+                *(field.name for field in dataclasses.fields(BackboneSettings)),
+                *("frozen_through", "standardise_features", "trunk_rate", "trunk_from"),
+                *("warmup_steps", "clip_norm"),
+                *("view", "strength", "cut_out"),
+            )
+            if name not in ("cache_dir", "allow_pickle_weights", "weights")
+        }
+        of_config = {
+            field.name: getattr(config, field.name) for field in dataclasses.fields(HashConfig)
+        }
+        stage0 = {name: getattr(config, name) for name in ("stage0_steps", "stage0_learning_rate")}
+        own = {name: getattr(config, name) for name in self.stage0_flags}
+        return {
+            **of_settings,
+            **of_config,
+            **stage0,
+            **own,
+            "gan_space": config.gan_space,
+            "seed": self.seed,
+            "code_length": self.code_length,
+            "first_weights": self._first_weights,
         }
 
 

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from sklearn.neighbors import NearestNeighbors
 
 from tfhash.hashers.backbone_settings import build_backbone
-from tfhash.hashers.spaces import FeatureSpace, PixelSpace, Space, check_flat
+from tfhash.hashers.spaces import PixelSpace, Space, check_flat
 from tfhash.networks import discriminators, generators
 
 DESCRIBED = 64  # images at a time: vgg19's first layers take 26 MB of each
@@ -32,20 +31,29 @@ class GANSpace(Space):
     and are differentiable; a subclass says in the methods with an underscore what they do.
 
     width: filters (units) of the narrowest layer of G and D. synthetic_is_visible: whether what G
-    makes can be looked at.
+    makes can be looked at. made_features: whether what G makes is seen by H above its backbone.
     """
 
     gan_shape: tuple[int, ...]
     synthetic_is_visible: bool
+    made_features: bool = False
     width: int
 
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """That of the items which G and D are given of images: here those of H."""
+        return self.item_shape
+
     def to_gan(self, x: Any) -> tf.Tensor:
-        """Items of H [n, *item_shape] -> what D sees of them, float32 [n, *gan_shape]."""
-        check_flat(x, self.item_shape, "to_gan")
+        """Items [n, *seen_shape] -> what D sees of them, float32 [n, *gan_shape]."""
+        check_flat(x, self.seen_shape, "to_gan")
         return self._to_gan(x)
 
     def to_hash(self, synthetic: Any) -> tf.Tensor:
-        """What G made, [n, *gan_shape] -> items of H, float32 [n, *item_shape]."""
+        """What G made, [n, *gan_shape] -> items of H, float32 [n, *item_shape].
+
+        With `made_features`, what H's backbone would answer of such items.
+        """
         check_flat(synthetic, self.gan_shape, "to_hash")
         return self._to_hash(synthetic)
 
@@ -153,65 +161,3 @@ class GANPixels(PixelSpace, GANSpace):
     def trunk(self, batch_norm: bool) -> Trunk:
         layers = discriminators.image_trunk(self.gan_size, self.width, self.seed + 400, batch_norm)
         return Trunk(layers, 4 * self.width)
-
-
-class GANFeatures(FeatureSpace, GANSpace):
-    """G, D and H on the standardised features of a frozen backbone."""
-
-    synthetic_is_visible = False
-
-    def __init__(self, settings: Any, image_size: int, width: int, seed: int):
-        super().__init__(settings, image_size, seed)
-        self.gan_shape = self.item_shape
-        self.width = width
-        self._gallery: tuple[np.ndarray, np.ndarray] | None = None
-
-    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
-        inputs = super().inputs(images, learnable)
-        self._gallery = images[learnable], inputs[learnable, 0]
-        return inputs
-
-    def _to_gan(self, x: Any) -> tf.Tensor:
-        return x
-
-    def _synthetic(self, decoded: tf.Tensor, x: tf.Tensor | None) -> tf.Tensor:
-        return decoded if x is None else x + decoded
-
-    def _to_hash(self, synthetic: Any) -> tf.Tensor:
-        return synthetic
-
-    def describe(self, x: np.ndarray) -> np.ndarray:
-        return x
-
-    def pictures(self, x: np.ndarray, *synthetic: np.ndarray) -> list[np.ndarray]:
-        """Of each feature vector [n, F] the image that is nearest to it, uint8 [n, S, S, 3].
-
-        RuntimeError before `inputs` was asked for the features of any images.
-        """
-        if self._gallery is None:
-            raise RuntimeError("pictures: expected `inputs` first, which knows the images")
-        images, known = self._gallery
-        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known)
-        return [
-            images[neighbours.kneighbors(rows, return_distance=False)[:, 0]]
-            for rows in (x, *synthetic)
-        ]
-
-    def condition(self, size: int) -> generators.ConditionModule:
-        return generators.feature_condition(self.width, size, self.seed + 100)
-
-    def generator(self, name: str, salt: int) -> keras.Model:
-        (features,) = self.gan_shape
-        return generators.feature_generator(features, self.width, self.seed + salt, name)
-
-    def trunk(self, batch_norm: bool) -> Trunk:
-        return Trunk(discriminators.feature_trunk(self.width, self.seed + 400), self.width)
-
-
-def make_gan_space(
-    kind: str, settings: Any, image_size: int, gan_size: int, width: int, seed: int
-) -> GANSpace:
-    """The GANSpace of a name, one of `spaces.SPACES`."""
-    if kind == "features":
-        return GANFeatures(settings, image_size, width, seed)
-    return GANPixels(settings, image_size, gan_size, width, seed)

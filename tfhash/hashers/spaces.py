@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfhash.data.augmentation import StrongView
 from tfhash.data.pipeline import Augment, FlipAndShift, random_view
 from tfhash.errors import UserError
 from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
@@ -29,12 +30,15 @@ class Space(abc.ABC):
 
     An item has `item_shape`. A batch may hold groups [B, j, ...], but what a space takes is always
     flat, [n, *item_shape], and it raises ValueError for anything else. augment: from the views of
-    items to one of each, as `data.pipeline` has it.
+    items to one of each, as `data.pipeline` has it; unlabelled_augment: the same of unlabelled
+    items; weak_view: what neither changes much, for G and D.
 
     settings: backbone and augmentation; image_size: S, the side of images in px; seed: of weights.
     """
 
     augment: Augment
+    unlabelled_augment: Augment
+    weak_view: Augment
     item_shape: tuple[int, ...]
 
     def __init__(self, settings: Any, image_size: int, seed: int):
@@ -48,6 +52,10 @@ class Space(abc.ABC):
 
         learnable: positions of the images that statistics may be taken of.
         """
+
+    @property
+    def has_strong_views(self) -> bool:
+        return not (self.augment is self.unlabelled_augment is self.weak_view)
 
     @abc.abstractmethod
     def hash_network(
@@ -84,7 +92,12 @@ class PixelSpace(Space):
     def __init__(self, settings: Any, image_size: int, seed: int):
         super().__init__(settings, image_size, seed)
         self.item_shape = (image_size, image_size, 3)
-        self.augment = FlipAndShift(settings.flip, settings.shift)
+        weak = FlipAndShift(settings.flip, settings.shift)
+        strong = StrongView(weak, settings.strength, settings.cut_out)
+        views: dict[str, Augment] = {"weak": weak, "strong": strong}
+        self.weak_view = weak
+        self.augment = views[settings.view]
+        self.unlabelled_augment = views[settings.unlabelled_view]
         self._plain: keras.Model | None = None  # the backbone before its features are standardised
         self._standardise: Standardise | None = None
 
@@ -138,7 +151,13 @@ class FeatureSpace(Space):
         if settings.weights is None:
             raise UserError("`weights`: none; features of a frozen backbone need trained weights")
         super().__init__(settings, image_size, seed)
-        self.augment = random_view
+        for name in ("view", "unlabelled_view"):
+            if getattr(settings, name, "weak") != "weak":
+                raise UserError(
+                    f"`{name}`: strong; not on features of a frozen backbone, which are computed "
+                    "once; allowed: weak"
+                )
+        self.augment = self.unlabelled_augment = self.weak_view = random_view
         self.backbone = build_backbone(settings, "all")
         width = self.backbone.output_shape[-1]
         components = settings.feature_components

@@ -85,6 +85,16 @@ class EmbeddingHashNetwork(HashNetwork):
         backbone, if there is one; those in the features always have.
         """
         seen = inputs if self.backbone is None else self.backbone(inputs, training=False)
+        features, embeddings = self._of_seen(seen, training, dropout_seed)
+        if self.backbone is not None and not embeddings_reach_backbone:
+            embeddings = self._embed(keras.ops.stop_gradient(seen))
+        return features, embeddings
+
+    def hidden(self, features, training: bool = False, dropout_seed: tf.Tensor | None = None):
+        """The same of features [N, F] that a backbone answered."""
+        return self._of_seen(features, training, dropout_seed)[0]
+
+    def _of_seen(self, seen, training: bool, dropout_seed: tf.Tensor | None):
         hidden = seen
         for layer in self.hidden_layers:
             hidden = layer(hidden)
@@ -93,8 +103,6 @@ class EmbeddingHashNetwork(HashNetwork):
         features = keras.ops.concatenate(parts, axis=-1)
         if training:
             features = self.dropped(features, dropout_seed)
-        if self.backbone is not None and not embeddings_reach_backbone:
-            embeddings = self._embed(keras.ops.stop_gradient(seen))
         return features, embeddings
 
     def _embed(self, seen):

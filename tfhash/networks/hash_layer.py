@@ -124,9 +124,19 @@ class HashNetwork(keras.Model):
     def features(self, inputs, training: bool = False, dropout_seed: tf.Tensor | None = None):
         """What the hash layer sees, float [N, width]: arguments as for the whole network."""
         features = inputs if self.backbone is None else self.backbone(inputs, training=False)
+        return self.hidden(features, training, dropout_seed)
+
+    def hidden(self, features, training: bool = False, dropout_seed: tf.Tensor | None = None):
+        """The same of features [N, F] that a backbone answered."""
         for layer in self.hidden_layers:
             features = layer(features)
         return self.dropped(features, dropout_seed) if training else features
+
+    def above_backbone(
+        self, features, training: bool = False, dropout_seed: tf.Tensor | None = None
+    ):
+        """Features [N, F] of the backbone to activations; arguments as for the whole network."""
+        return self.hash_layer(self.hidden(features, training, dropout_seed))
 
     def dropped(self, features, dropout_seed: tf.Tensor | None):
         """Features [N, width] after the dropout of training; arguments as for the whole network."""

@@ -14,10 +14,12 @@ import pytest
 from tfhash import methods
 from tfhash.data import sources, splits
 from tfhash.errors import UserError
+from tfhash.hashers.deep import Pace
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAH, SSGAHConfig
 from tfhash.methods.ssgah.stage import GAN_TERMS, RANKING_TERMS
 from tfhash.networks import backbones
+from tfhash.training.checkpoints import Checkpoints
 from tfhash.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("eagerly")
@@ -231,3 +233,94 @@ def test_images_of_g_may_be_smaller_or_larger_than_those_of_h(gan_size, check_bo
     hasher = make(config, settings, image_size=24)
     check_both_stages(hasher, terms)
     assert hasher.history["hash"]["ssr_kept"] == [1.0]
+
+
+ON_TRUNK = dataclasses.replace(
+    CONFIG, stage0_steps=2, gan_space="trunk", hash_optimizer="adamw", hash_learning_rate=1e-3
+)
+
+
+@pytest.fixture(scope="module")
+def on_trunk(digits, tmp_path_factory) -> Learned:
+    """SSGAH whose G and D work on features of what H learned alone."""
+    folder = tmp_path_factory.mktemp("on_trunk")
+    config = dataclasses.replace(ON_TRUNK, stage1_dir=str(folder / "kept"))
+    hasher = make(config, dataclasses.replace(SETTINGS, unlabelled_view="strong"))
+    facts = hasher.learn(*digits, Run(folder / "run"))
+    return Learned(hasher, facts, folder / "kept")
+
+
+class FirstWeights(keras.callbacks.Callback):
+    """The weights of H at the start of each stage that is not finished yet."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights: list[list[np.ndarray]] = []
+
+    def on_train_begin(self, logs=None):
+        self.weights.append(self.model.hash_network.get_weights())
+
+
+def test_a_kept_stage_0_is_what_h_alone_learns(digits, on_trunk, tmp_path):
+    """The baseline goes on from the one that SSGAH left, as from its own; others are refused."""
+    settings = dataclasses.replace(SETTINGS, unlabelled_view="strong")
+    config = dataclasses.replace(ON_TRUNK, variant="baseline")
+    kept = dataclasses.replace(config, stage1_dir=str(on_trunk.stage1))
+    starts = []
+    for name, of_run in (("own", config), ("kept", kept)):
+        hasher, watch = make(of_run, settings), FirstWeights()
+        hasher.callbacks = [watch]
+        facts = hasher.learn(*digits, Run(tmp_path / name))
+        assert set(facts) == {"stage0_seconds", "stage2_seconds"}
+        starts.append(watch.weights)
+    (first, own), (shared,) = starts
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(first, own, strict=True))
+    for one, other in zip(own, shared, strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(UserError, match="`dropout`: 0.5, but .* was made with 0.0"):
+        other = make(dataclasses.replace(kept, dropout=0.5), settings)
+        other.learn(*digits, Run(tmp_path / "other"))
+
+
+def test_g_and_d_see_the_backbone_as_stage_0_left_it(digits, on_trunk):
+    hasher, facts, kept = on_trunk
+    assert {"stage0_seconds", "stage1_seconds", "stage2_seconds"} <= set(facts)
+    assert set(hasher.history) == {"alone", "gan", "hash"}
+    image_set, parts = digits
+    before = make(ON_TRUNK)
+    before.hash_network.set_weights(hasher.hash_network.get_weights())
+    moved = before.space.look(image_set.images, splits.learnable(parts), None)
+    assert np.abs(moved - hasher._given).max() > 1e-3
+    stage = before._stage({"hash_network": before.hash_network}, rankings=("sr",),
+                          train_gan=False, weight_ssr=0.0)  # fmt: skip
+    Checkpoints(kept, "alone").restore(before.compile(stage, Pace(2, 1e-3)))
+    seen = before.space.look(image_set.images, splits.learnable(parts), None)
+    np.testing.assert_allclose(seen, hasher._given, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"space": "features", "stage0_steps": 2}, "`gan_space`: trunk, not with `space`=features"),
+        ({}, "`gan_space`: trunk needs a trained backbone; allowed with `stage0_steps` above 0"),
+    ],
+)
+def test_on_a_trunk_h_learns_first_and_from_images(options, line):
+    with pytest.raises(UserError, match=line):
+        SSGAHConfig(gan_space="trunk", **options)
+
+
+def test_only_in_stage_0_the_backbone_waits(digits, tmp_path):
+    """trunk_from=2: it is as it was after two steps alone, and moves in the first step after."""
+    settings = dataclasses.replace(SETTINGS, trunk_from=2, steps=1, checkpoint_every=1)
+    hasher = make(dataclasses.replace(ON_TRUNK, variant="baseline"), settings)
+    first = hasher.hash_network.backbone.get_weights()
+    watch = FirstWeights()
+    hasher.callbacks = [watch]
+    hasher.learn(*digits, Run(tmp_path))
+    count = len(first)
+    of_stages = [weights[:count] for weights in watch.weights]
+    last = hasher.hash_network.backbone.get_weights()
+    for weights in of_stages:
+        assert all(np.array_equal(a, b) for a, b in zip(first, weights, strict=True))
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(first, last, strict=True))

@@ -55,7 +55,15 @@ class SSGAHConfig(GANConfig):
         "of other unlabelled images that D takes for negatives of u",
         choices=NEGATIVES,
     )
-    exchanges: int = setting(6, "how many other images are asked (exchanged)", least=1)
+    unlabelled_positives: str = setting(
+        "generated",
+        "p_syn of an unlabelled u in L_ssr: generated, G_p(u), as Eq. 5 has it; real, a control "
+        "without G: labelled images, of two classes, in an order that D is sure of",
+        choices=("generated", "real"),
+    )
+    exchanges: int = setting(
+        6, "how many other images are asked (exchanged, real) for each u", least=1
+    )
     ssr_confidence: float | None = setting(
         None,
         "L_ssr leaves out triplets of unlabelled images whose order D is not sure of: its logit "
@@ -90,8 +98,12 @@ class SSGAHConfig(GANConfig):
             raise UserError(
                 "`cooperative_ssr`: not with `ssr_updates_generator`, by which G maximises L_ssr"
             )
-        if self.unlabelled_negatives == "exchanged" and self.ssr_confidence is None:
-            raise UserError(
-                "`unlabelled_negatives`: exchanged needs `ssr_confidence`, for without it images "
-                "of the same class would be negatives"
-            )
+        for name, value in (
+            ("unlabelled_negatives", "exchanged"),
+            ("unlabelled_positives", "real"),
+        ):
+            if getattr(self, name) == value and self.ssr_confidence is None:
+                raise UserError(
+                    f"`{name}`: {value} needs `ssr_confidence`, for without it images of the same "
+                    "class would be negatives"
+                )

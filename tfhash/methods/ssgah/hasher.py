@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tfhash import figures
 from tfhash.data.learning import LearningData
-from tfhash.data.pipeline import TrainingBatches
+from tfhash.data.pipeline import TrainingBatches, random_view
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
-from tfhash.hashers.deep import Gauge
+from tfhash.hashers.deep import Gauge, Pace
 from tfhash.hashers.gan import GANHasher, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
@@ -36,6 +36,8 @@ class SSGAH(GANHasher):
     Config = SSGAHConfig
     config: SSGAHConfig
     paper_backbones = ("alexnet",)
+    _given: np.ndarray | None = None  # what G and D were given of the images, for `draw`
+    stage0_flags = ("margin_sr",)
     stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
     @property
@@ -49,11 +51,21 @@ class SSGAH(GANHasher):
             raise UserError("`gate`: needs unlabelled images, and there are none")
         data = self.learning_data(image_set, splits)
         facts: dict[str, Any] = {}
+        if self.config.stage0_steps:
+            alone = self._stage(
+                {"hash_network": self.hash_network},
+                rankings=RANKINGS["baseline"],
+                train_gan=False,
+                weight_ssr=0.0,
+            )
+            facts |= self.train_alone(alone, data, run)
         gauges: Gauge = dict
         if self.config.variant != "baseline":
+            data = self.look(image_set.images, data, run)
+            self._given = data.given
             self._build_gan()
             gauges = Gauges(
-                data.inputs,
+                data.given,
                 data.labels,
                 splits,
                 score=self._score,
@@ -63,8 +75,9 @@ class SSGAH(GANHasher):
             )
             gan = {name: part for name, part in self.networks.items() if name != "hash_network"}
             stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
+            stage = self.compile(stage)
             seconds = self.train_gan(stage, data, run, gauges, self._pictures(data))
-            facts = {"stage1_seconds": seconds, "stage1_gauges": gauges()}
+            facts |= {"stage1_seconds": seconds, "stage1_gauges": gauges()}
         facts["stage2_seconds"] = self._second_stage(data, gauges, facts, run)
         return facts
 
@@ -112,15 +125,18 @@ class SSGAH(GANHasher):
             train_gan=config.variant in ("ssgah", "w_ar"),
             weight_ssr=weight_ssr,
         )
+        first = not config.stage0_steps
+        stage = self.compile(stage, Pace(self.settings.steps, config.hash_learning_rate, first))
         pictures = self._pictures(data) if stage.train_gan else dict
         watch = gauges if stage.train_gan else dict
         alone = config.variant == "baseline"
-        title = "stage 1 of 1 (hash network)" if alone else "stage 2 of 2 (hash network)"
+        number = self.stages() - alone
+        title = f"stage {number} of {number} (hash network)"
         return self.train_hash(stage, data, run, watch, pictures, title)
 
     def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
         with self.strategy.scope():
-            stage = SSGAHStage(
+            return SSGAHStage(
                 networks,
                 self.space,
                 self.config,
@@ -128,11 +144,11 @@ class SSGAH(GANHasher):
                 seed=self.seed,
                 **options,
             )
-        return self.compile(stage)
 
     def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
-        settings, config = self.settings, self.config
+        settings, config, space = self.settings, self.config, self.space
         alone = config.variant == "baseline"
+        other_view = config.other_view or data.seen is not None or space.has_strong_views
         unlabelled_size = settings.unlabelled_group_size
         if alone or not len(data.splits.unlabelled):
             unlabelled_size = 0
@@ -144,9 +160,12 @@ class SSGAH(GANHasher):
             groups=settings.groups,
             unlabelled_size=unlabelled_size,
             noise_size=0 if alone else config.condition_size + config.noise_size,
-            augment=self.space.augment,
+            augment=space.augment if stage else space.weak_view,
             seed=(self.seed, stage),
-            other_view=config.other_view and stage == 1 and not alone,
+            unlabelled_augment=space.unlabelled_augment if stage else None,
+            other_view=other_view and stage == 1 and not alone,
+            other_augment=space.weak_view if data.seen is None else random_view,
+            others=data.seen,
         )
 
     def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +189,7 @@ class SSGAH(GANHasher):
 
     def _pictures(self, data: LearningData) -> Callable[[], dict[str, np.ndarray]]:
         """What draws a grid of x, G_p(x) and G_n(x) for eight images."""
-        x = data.inputs[samples(data.splits, 8), 0]
+        x = data.given[samples(data.splits, 8), 0]
 
         def draw() -> dict[str, np.ndarray]:
             rows = self.space.pictures(x, *self.synthesise(x))
@@ -182,8 +201,10 @@ class SSGAH(GANHasher):
         """The synthetic triplets of up to twelve images, as in Fig. 3 of the paper."""
         if self.config.variant == "baseline":
             return []
-        inputs = self.space.inputs(image_set.images, learnable(splits))
-        x = inputs[samples(splits, 12), 0]
+        given = self._given
+        if given is None:
+            given = self.space.inputs(image_set.images, learnable(splits))
+        x = given[samples(splits, 12), 0]
         path = directory / "synthetic_triplets.png"
         of_x, positive, negative = self.space.pictures(x, *self.synthesise(x))
         figures.synthetic_triplets(of_x, positive, negative, path)

@@ -188,12 +188,13 @@ class SSGAHStage(Stage):
         of: the codes [B, j, k] of x and of "p", G_p(x); seen: what G saw as x.
         """
         config, total = self.config, seen.shape[1]
-        exchanges = config.exchanges if config.unlabelled_negatives == "exchanged" else 0
+        real = config.unlabelled_positives == "real"
+        exchanges = config.exchanges if real or config.unlabelled_negatives == "exchanged" else 0
         negative = synthetic[1][:, :labelled] if exchanges else synthetic[1]
         of["n"] = self._hash_synthetic(negative, 2)
         unlabelled = tf.tile(tf.range(labelled, total)[None], [tf.shape(seen)[0], 1])
         unlabelled = tf.ensure_shape(unlabelled, [None, total - labelled])
-        kinds = losses.semi_supervised_kinds(triplets, unlabelled, exchanges)
+        kinds = losses.semi_supervised_kinds(triplets, unlabelled, exchanges, real)
         hinges = [losses.triplet_hinge(self.margin_ssr, *losses.gather_kind(of, k)) for k in kinds]
         kept = self._confident(kinds, seen, synthetic)
         pairs = list(zip(hinges, kept, strict=True))
@@ -224,17 +225,22 @@ class SSGAHStage(Stage):
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
         """H of items [B, j, *item_shape] -> [B, j, k]."""
-        return self._codes(ungrouped(items), items, salt)
+        return self._codes(self.hash_network, ungrouped(items), items, salt)
 
     def _hash_synthetic(self, synthetic: tf.Tensor, salt: int) -> tf.Tensor:
         """H of what G made, [B, j, *gan_shape] -> [B, j, k]."""
         items = self.space.to_hash(ungrouped(synthetic))
-        return self._codes(_with_shape(items, self.space.item_shape), synthetic, salt)
+        if self.space.made_features:
+            return self._codes(self.hash_network.above_backbone, items, synthetic, salt)
+        items = _with_shape(items, self.space.item_shape)
+        return self._codes(self.hash_network, items, synthetic, salt)
 
-    def _codes(self, flat: tf.Tensor, like: tf.Tensor, salt: int) -> tf.Tensor:
-        """H of flat items [B j, *item_shape] -> [B, j, k], with the groups of `like`."""
+    def _codes(
+        self, network: Callable[..., tf.Tensor], flat: tf.Tensor, like: tf.Tensor, salt: int
+    ) -> tf.Tensor:
+        """H, or what of it is above its backbone, of flat items -> [B, j, k], grouped as `like`."""
         seed = self.step_seed(salt)
-        return grouped(self.hash_network(flat, training=True, dropout_seed=seed), like)
+        return grouped(network(flat, training=True, dropout_seed=seed), like)
 
 
 def _with_shape(items: tf.Tensor, shape: Sequence[int]) -> tf.Tensor:

@@ -1,0 +1,128 @@
+"""GANs for hashing whose G and D see features: of a frozen backbone, or of H's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from sklearn.neighbors import NearestNeighbors
+
+from tfhash.hashers.gan_spaces import GANPixels, GANSpace, Trunk
+from tfhash.hashers.spaces import FeatureSpace, PixelSpace
+from tfhash.networks import discriminators, generators
+from tfhash.networks.features import Standardise, cached_features
+from tfhash.networks.hash_layer import HashNetwork
+
+
+class OnFeatures(GANSpace):
+    """A GANSpace whose G and D see feature vectors."""
+
+    synthetic_is_visible = False
+    _gallery: tuple[np.ndarray, np.ndarray] | None = None  # images, and features [n, F] of them
+
+    def _to_gan(self, x: Any) -> tf.Tensor:
+        return x
+
+    def _synthetic(self, decoded: tf.Tensor, x: tf.Tensor | None) -> tf.Tensor:
+        return decoded if x is None else x + decoded
+
+    def describe(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def pictures(self, x: np.ndarray, *synthetic: np.ndarray) -> list[np.ndarray]:
+        """Of each feature vector [n, F] the image that is nearest to it, uint8 [n, S, S, 3].
+
+        RuntimeError before `inputs` was asked for the features of any images.
+        """
+        if self._gallery is None:
+            raise RuntimeError("pictures: expected `inputs` first, which knows the images")
+        images, known = self._gallery
+        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known)
+        return [
+            images[neighbours.kneighbors(rows, return_distance=False)[:, 0]]
+            for rows in (x, *synthetic)
+        ]
+
+    def condition(self, size: int) -> generators.ConditionModule:
+        return generators.feature_condition(self.width, size, self.seed + 100)
+
+    def generator(self, name: str, salt: int) -> keras.Model:
+        (features,) = self.gan_shape
+        return generators.feature_generator(features, self.width, self.seed + salt, name)
+
+    def trunk(self, batch_norm: bool) -> Trunk:
+        return Trunk(discriminators.feature_trunk(self.width, self.seed + 400), self.width)
+
+
+class GANFeatures(FeatureSpace, OnFeatures):
+    """G, D and H on the standardised features of a frozen backbone."""
+
+    def __init__(self, settings: Any, image_size: int, width: int, seed: int):
+        super().__init__(settings, image_size, seed)
+        self.gan_shape = self.item_shape
+        self.width = width
+
+    def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
+        inputs = super().inputs(images, learnable)
+        self._gallery = images[learnable], inputs[learnable, 0]
+        return inputs
+
+    def _to_hash(self, synthetic: Any) -> tf.Tensor:
+        return synthetic
+
+
+class GANTrunk(PixelSpace, OnFeatures):
+    """H on images, G and D on the features that H's backbone had of them when `look` was called.
+
+    Those are standardised over the images that are learned from, whatever H's own are.
+    """
+
+    made_features = True
+
+    def __init__(self, settings: Any, image_size: int, width: int, seed: int):
+        super().__init__(settings, image_size, seed)
+        self.width = width
+
+    def hash_network(self, *arguments: Any, **options: Any) -> HashNetwork:
+        network = super().hash_network(*arguments, **options)
+        assert network.backbone is not None  # on pixels there is one
+        self._backbone: keras.Model = network.backbone
+        self.gan_shape = (self._backbone.output_shape[-1],)
+        self.standardise = Standardise(*self.gan_shape)
+        return network
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        return self.gan_shape
+
+    def look(self, images: np.ndarray, learnable: np.ndarray, cache_dir: Path | None) -> np.ndarray:
+        """uint8 [n, S, S, 3] -> float32 [n, views, F], of the backbone as it is now.
+
+        A second view is that of the mirror image, where images are flipped. cache_dir keeps what is
+        computed.
+        """
+        views = [cached_features(self._backbone, images, cache_dir)]
+        if self.settings.flip:
+            mirrored = np.ascontiguousarray(images[:, :, ::-1])
+            views.append(cached_features(self._backbone, mirrored, cache_dir))
+        self.standardise.adapt(views[0][learnable])
+        seen = np.stack([self.standardise(view).numpy() for view in views], axis=1)
+        self._gallery = images[learnable], seen[learnable, 0]
+        return seen
+
+    def _to_hash(self, synthetic: Any) -> tf.Tensor:
+        return synthetic * self.standardise.deviation + self.standardise.mean
+
+
+def make_gan_space(
+    kind: str, settings: Any, image_size: int, gan_size: int, width: int, seed: int
+) -> GANSpace:
+    """The GANSpace of a name: one of `spaces.SPACES`, or trunk, see GANTrunk."""
+    if kind == "features":
+        return GANFeatures(settings, image_size, width, seed)
+    if kind == "trunk":
+        return GANTrunk(settings, image_size, width, seed)
+    return GANPixels(settings, image_size, gan_size, width, seed)
