@@ -334,3 +334,21 @@ def test_quantisation_by_hand():
     assert loss.numpy() == pytest.approx(5.5)
     np.testing.assert_allclose(of_scores, [[1, 1], [0, 3]])
     assert of_codes is None
+
+
+def test_pseudo_label_loss_by_hand():
+    """Weak logits [0, ln 3]: class 1 at .75; [0, 0] is sure of nothing. -log softmax of class 1."""
+    logits = tf.constant([[0.0, math.log(4.0)], [2.0, 0.0]])
+    weak = tf.constant([[0.0, math.log(3.0)], [0.0, 0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch([logits, weak])
+        of_items, sure = losses.pseudo_label_loss(logits, weak, 0.75 - 1e-6)
+        total = tf.reduce_sum(of_items)
+    np.testing.assert_allclose(of_items, [-math.log(4 / 5), 0], rtol=1e-6)
+    assert sure.numpy().tolist() == [1, 0]
+    of_logits, of_weak = tape.gradient(total, [logits, weak])
+    np.testing.assert_allclose(of_logits, [[0.2, -0.2], [0, 0]], atol=1e-6)
+    assert of_weak is None
+    assert losses.pseudo_label_loss(logits, weak, 0.76)[1].numpy().tolist() == [0, 0]
+    with pytest.raises(ValueError, match="logits .* and weak_logits .* must agree"):
+        losses.pseudo_label_loss(logits, weak[:, :1], 0.5)

@@ -185,6 +185,22 @@ def class_loss(logits: tf.Tensor, labels: tf.Tensor, multi_label: bool) -> tf.Te
     return losses * has_label(labels)
 
 
+def pseudo_label_loss(
+    logits: tf.Tensor, weak_logits: tf.Tensor, confidence: float
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Cross entropy with the class that another view names, where it is sure: two [..., C].
+
+    weak_logits: those of a weak view, which get no gradient; its likeliest class counts where its
+    probability is `confidence` or more. Answers the losses [...], 0 where it is not sure, and
+    whether it is, 1.0 or 0.0 [...] (FixMatch, Sohn et al., NeurIPS 2020, Eq. 4).
+    """
+    _check_last("logits", logits, "weak_logits", weak_logits)
+    probabilities = tf.stop_gradient(tf.nn.softmax(weak_logits))
+    sure = tf.cast(tf.reduce_max(probabilities, axis=-1) >= confidence, tf.float32)
+    named = tf.one_hot(tf.argmax(probabilities, axis=-1), logits.shape[-1])
+    return sure * tf.nn.softmax_cross_entropy_with_logits(named, logits), sure
+
+
 def has_label(labels: tf.Tensor) -> tf.Tensor:
     """1.0 for the items with a label, else 0.0: multi-hot [..., C] -> [...]."""
     return tf.cast(tf.reduce_any(labels > 0, axis=-1), tf.float32)

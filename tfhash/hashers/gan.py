@@ -101,6 +101,7 @@ class GANHasher(HashNetworkHasher):
     space: GANSpace
     stage1_flags: ClassVar[tuple[str, ...]] = ()
     stage0_flags: ClassVar[tuple[str, ...]] = ()
+    _given: np.ndarray | None = None
 
     def make_space(self) -> GANSpace:
         config = self.config
@@ -147,13 +148,19 @@ class GANHasher(HashNetworkHasher):
         With `gan_space`=trunk those are features of the backbone as it is now. They are kept where
         stage 0 is.
         """
+        self._given = data.inputs
         if not isinstance(self.space, GANTrunk):
             return data
         kept = self.config.stage1_dir
         folder = run.folder("features") if kept is None else Path(kept) / "features"
-        return dataclasses.replace(
-            data, seen=self.space.look(images, learnable(data.splits), folder)
-        )
+        self._given = self.space.look(images, learnable(data.splits), folder)
+        return dataclasses.replace(data, seen=self._given)
+
+    def given(self, images: np.ndarray, splits: RetrievalSplits) -> np.ndarray:
+        """What G and D were given of the images when they learned, [n, views, ...], for `draw`."""
+        if self._given is not None:
+            return self._given
+        return self.space.inputs(images, learnable(splits))
 
     def train_gan(
         self, stage: Stage, data: LearningData, run: Run, gauges: Gauge, pictures: Gauge

@@ -27,9 +27,14 @@ class Streams(keras.Model):
 
     def call(self, inputs, training=False, dropout_seed=None):
         """[n, ...] -> codes [n, k] in (0, 1), logits of being real [n], of classes [n, C]."""
-        logits = self.hash_network.scores(
-            inputs, training, dropout_seed, beside=(self.source, self.classes)
-        )
+        return self._of(self.hash_network.features(inputs, training, dropout_seed))
+
+    def above_backbone(self, features, training=False, dropout_seed=None):
+        """The same of features [n, F] that the backbone of the CNN answered."""
+        return self._of(self.hash_network.hidden(features, training, dropout_seed))
+
+    def _of(self, features):
+        logits = self.hash_network.scores_of(features, beside=(self.source, self.classes))
         code_length = self.hash_network.code_length
         codes = keras.ops.sigmoid(logits[:, :code_length])
         return codes, logits[:, code_length], logits[:, code_length + 1 :]

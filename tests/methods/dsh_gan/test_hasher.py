@@ -22,7 +22,13 @@ from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.dsh_gan import DSHGAN, DSHGANConfig
-from tfhash.methods.dsh_gan.stage import ADVERSARY_TERMS, CLASS_TERMS, GAN_TERMS, HASH_TERMS
+from tfhash.methods.dsh_gan.stage import (
+    ADVERSARY_TERMS,
+    CLASS_TERMS,
+    GAN_TERMS,
+    HASH_TERMS,
+    UNLABELLED_TERMS,
+)
 from tfhash.networks import backbones
 from tfhash.training.run import Run
 
@@ -413,3 +419,40 @@ def test_images_of_g_may_be_smaller_or_larger_than_those_of_h(gan_size, check_bo
     hasher = make(config, settings, image_size=24)
     check_both_stages(hasher, {"gan": set(GAN_TERMS), "hash": of_hash})
     assert hasher.synthesise(np.eye(3, dtype=np.uint8)).shape == (3, gan_size, gan_size, 3)
+
+
+def test_on_a_trunk_its_cnn_learns_first_and_then_of_unlabelled_images(one_label, tmp_path):
+    config = changed(stage0_steps=2, gan_space="trunk", unlabelled_confidence=0.3)
+    hasher = make(config, dataclasses.replace(SETTINGS, unlabelled_view="strong"))
+    facts = hasher.learn(*one_label, Run(tmp_path))
+    assert {"stage0_seconds", "stage1_seconds", "stage2_seconds", "class_accuracy"} <= set(facts)
+    assert set(hasher.history) == {"alone", "gan", "hash"}
+    assert not {*ADVERSARY_TERMS, *UNLABELLED_TERMS} & set(hasher.history["alone"])
+    assert set(UNLABELLED_TERMS) <= set(hasher.history["hash"])
+    assert len(hasher.draw(*one_label, tmp_path)) == 2
+
+
+def test_the_cnn_sees_unlabelled_images_in_two_views_where_it_learns_of_them(one_label):
+    image_set, parts = one_label
+    settings = dataclasses.replace(SETTINGS, unlabelled_view="strong")
+    data = LearningData(image_set.images[:, None], image_set.labels, parts)
+    batches = [
+        make(changed(unlabelled_confidence=confidence), settings).make_batches(data, 1)
+        for confidence in (None, 0.5)
+    ]
+    without, with_them = (of_run(0) for of_run in batches)
+    assert without["unlabelled"].shape[1] == 0 and "other_unlabelled" not in without
+    assert with_them["unlabelled"].shape == with_them["other_unlabelled"].shape
+    assert with_them["unlabelled"].shape[1] == 6
+    grey = (with_them["unlabelled"] == 128).all(axis=-1).mean()
+    assert grey > 0.1 > (with_them["other_unlabelled"] == 128).all(axis=-1).mean()
+    np.testing.assert_array_equal(without["images"], with_them["images"])
+    of_stage_1 = make(changed(), settings).make_batches(data, 0)(0)["unlabelled"]
+    assert (of_stage_1 == 128).all(axis=-1).mean() < 0.1  # G and D see weak views
+
+
+def test_guessed_classes_are_of_one_label_an_image(several_labels, tmp_path):
+    with pytest.raises(UserError, match="`unlabelled_confidence`: needs one label an image"):
+        make(changed(unlabelled_confidence=0.5)).learn(*several_labels, Run(tmp_path))
+    with pytest.raises(UserError, match="`unlabelled_confidence`: not without `classification`"):
+        changed(unlabelled_confidence=0.5, classification=False)

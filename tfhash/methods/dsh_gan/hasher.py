@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.data.triplets import ImpliedPositives
 from tfhash.errors import UserError
-from tfhash.hashers.deep import Gauge
+from tfhash.hashers.deep import Gauge, Pace
 from tfhash.hashers.gan import GANHasher
 from tfhash.methods.dsh_gan.config import DSHGANConfig
 from tfhash.methods.dsh_gan.figures import (
@@ -50,6 +51,7 @@ class DSHGAN(GANHasher):
     Config = DSHGANConfig
     config: DSHGANConfig
     paper_backbones = ("alexnet", "vgg19", "resnet50")
+    stage0_flags = ("margin", "classification")
     stage1_flags = ("weight_class",)
 
     def build(self, image_size: int) -> None:
@@ -75,23 +77,32 @@ class DSHGAN(GANHasher):
         data = LearningData(inputs, image_set.labels, splits)
         self.start_scores(data)
         multi_label = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
+        if multi_label and self.config.unlabelled_confidence is not None:
+            raise UserError(
+                "`unlabelled_confidence`: needs one label an image, for the classes of unlabelled "
+                "images are guessed"
+            )
         self._build(image_set.labels.shape[1])
-        facts: dict[str, Any] = {}
+        facts = self._alone(data, multi_label, run)
         gauges: Gauge = dict
         pictures: Gauge = dict
         if self.config.synthesises:
-            real = self._real_images(inputs, image_set, splits)
+            data = self.look(image_set.images, data, run)
+            real = self._real_images(data.given, image_set, splits)
             judge = ClassJudge(real)
             gauges, pictures = self._gauges(judge), self._pictures(data)
             gan = {name: self.networks[name] for name in GAN_NETWORKS}
-            stage = self._stage(SemiSupervisedGAN, gan, multi_label)
+            stage = self.compile(self._stage(SemiSupervisedGAN, gan, self.config, multi_label))
             facts["stage1_seconds"] = self.train_gan(stage, data, run, gauges, pictures)
             facts["stage1_gauges"] = gauges() | judge.on_real()
-        stage = self._stage(HashStage, self._of_stage_2(), multi_label)
-        stages = "stage 2 of 2" if self.config.synthesises else "stage 1 of 1"
-        facts["stage2_seconds"] = self.train_hash(
-            stage, data, run, gauges, pictures, f"{stages} (hash network)"
+        stage = self._stage(HashStage, self._of_stage_2(), self.config, multi_label)
+        first = not self.config.stage0_steps
+        stage = self.compile(
+            stage, Pace(self.settings.steps, self.config.hash_learning_rate, first)
         )
+        number = self.stages() - (not self.config.synthesises)
+        title = f"stage {number} of {number} (hash network)"
+        facts["stage2_seconds"] = self.train_hash(stage, data, run, gauges, pictures, title)
         if self.config.synthesises:
             facts["stage2_gauges"] = gauges()
             facts |= self._quality(real)
@@ -137,15 +148,29 @@ class DSHGAN(GANHasher):
         names = ("streams", "generator") if self.config.synthesises else ("streams",)
         return {name: self.networks[name] for name in names}
 
-    def _stage(self, kind: type, networks: dict[str, keras.Model], multi_label: bool):
+    def _stage(
+        self,
+        kind: type,
+        networks: dict[str, keras.Model],
+        config: DSHGANConfig,
+        multi_label: bool,
+    ):
         with self.strategy.scope():
-            stage = kind(networks, self.space, self.config, multi_label=multi_label, seed=self.seed)
-        return self.compile(stage)
+            return kind(networks, self.space, config, multi_label=multi_label, seed=self.seed)
+
+    def _alone(self, data: LearningData, multi_label: bool, run: Run) -> dict[str, Any]:
+        """Stage 0, the CNN on real triplets; no facts where there is none."""
+        if not self.config.stage0_steps:
+            return {}
+        config = dataclasses.replace(self.config, real_fraction=1.0, unlabelled_confidence=None)
+        networks = {"streams": self.networks["streams"]}
+        return self.train_alone(self._stage(HashStage, networks, config, multi_label), data, run)
 
     def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
-        settings, config = self.settings, self.config
+        settings, config, space = self.settings, self.config, self.space
+        learns_classes = config.unlabelled_confidence is not None and stage == 1
         unlabelled_size = 0
-        if stage == 0 and len(data.splits.unlabelled):
+        if (stage == 0 or learns_classes) and len(data.splits.unlabelled):
             unlabelled_size = settings.unlabelled_group_size
         return TrainingBatches(
             data.inputs,
@@ -155,14 +180,18 @@ class DSHGAN(GANHasher):
             groups=settings.groups,
             unlabelled_size=unlabelled_size,
             noise_size=config.noise_size,
-            augment=self.space.augment,
+            augment=space.augment if stage else space.weak_view,
             seed=(self.seed, stage),
             labels=data.labels,
+            unlabelled_augment=space.unlabelled_augment if stage else None,
+            other_view=learns_classes,
+            other_augment=space.weak_view,
         )
 
     def _sampler(self, data: LearningData, stage: int) -> Sampler:
         settings = self.settings
-        if settings.triplets == "in_batch" and (stage == 0 or self.config.real_fraction == 0):
+        of_real = stage == 2 or (stage == 1 and self.config.real_fraction > 0)
+        if settings.triplets == "in_batch" and not of_real:
             labels = data.labels[data.labelled]
             return ImpliedPositives(labels, settings.group_size, settings.triplets_per_query)
         return self.make_sampler(data)
@@ -202,7 +231,7 @@ class DSHGAN(GANHasher):
         classes, labels = labels_by_class(data.labels, data.splits.labelled, PICTURED, rng)
 
         def draw() -> dict[str, np.ndarray]:
-            _, pictures = self.space.pictures(data.inputs[:1, 0], self.synthesise(labels))
+            _, pictures = self.space.pictures(data.given[:1, 0], self.synthesise(labels))
             rows = pictures.reshape(len(classes), PICTURED, *pictures.shape[1:])
             return {"synthetic_by_class": figures.image_grid(list(rows))}
 
@@ -212,7 +241,8 @@ class DSHGAN(GANHasher):
         self, inputs: np.ndarray, image_set: ImageSet, splits: RetrievalSplits
     ) -> RealImages:
         """What synthetic images are held against; as they are stored, where a backbone looks."""
-        augment = random_view if self._backbone_describes() else self.space.augment
+        stored = self._backbone_describes() or self.space.made_features
+        augment = random_view if stored else self.space.weak_view
         labels = image_set.labels
         return RealImages(inputs, labels, splits, augment, self.space.describe, self.seed)
 
@@ -243,9 +273,8 @@ class DSHGAN(GANHasher):
         """
         if not self.config.synthesises:
             return []
-        real = self._real_images(
-            self.space.inputs(image_set.images, learnable(splits)), image_set, splits
-        )
+        given = self.given(image_set.images, splits)
+        real = self._real_images(given, image_set, splits)
         near = self._near or self._nearest(real)
         by_class, label_sets, nearest = (
             directory / f"{name}.png"

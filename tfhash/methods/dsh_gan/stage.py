@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import keras
 import tensorflow as tf
@@ -20,6 +20,7 @@ GAN_TERMS = (
 HASH_TERMS = ("triplet", "triplet_active", "bit_balance")
 ADVERSARY_TERMS = ("adversary", "fooling", "source_accuracy")
 CLASS_TERMS = ("class", "class_accuracy")
+UNLABELLED_TERMS = ("unlabelled", "unlabelled_kept")
 
 
 class _Stage(Stage):
@@ -98,14 +99,16 @@ class HashStage(_Stage):
     """Stage 2, sections 3.3 to 3.6: real-synthetic triplets through one CNN with three streams.
 
     networks: streams, and generator unless all images of the triplets are real. The CNN minimises
-    triplet + l_a + l_c (Eq. 8), G minimises triplet - l_a + l_c (Eq. 9).
+    triplet + l_a + l_c (Eq. 8), G minimises triplet - l_a + l_c (Eq. 9). What the classification
+    stream learns of unlabelled images, which the paper has not, is for the CNN alone.
     """
 
     @staticmethod
     def terms_of(config):
         terms: tuple[str, ...] = HASH_TERMS
         terms += ADVERSARY_TERMS if config.synthesises else ()
-        return terms + (CLASS_TERMS if config.classification else ())
+        terms += CLASS_TERMS if config.classification else ()
+        return terms + (UNLABELLED_TERMS if config.unlabelled_confidence is not None else ())
 
     def variables_by_optimizer(self):
         trained = [*self.streams.hash_network.trainable_variables]
@@ -132,17 +135,22 @@ class HashStage(_Stage):
                 ungrouped(noise),
                 training=self.config.train_generator,
             )
-            of_synthetic = self._streams(grouped(self.space.to_hash(synthetic), x), 1)
-        real = self._replaced(triplets)
-        return self._terms(of_real, of_synthetic, labels, triplets, real)
+            of_synthetic = self._of_synthetic(grouped(self.space.to_hash(synthetic), x))
+        terms = self._terms(of_real, of_synthetic, labels, triplets, self._replaced(triplets))
+        if self.config.unlabelled_confidence is not None:
+            terms |= self._of_unlabelled(batch["unlabelled"], batch["other_unlabelled"])
+        return terms
 
     def objectives(self, terms):
         config = self.config
         of_class = config.weight_class * terms["class"] if config.classification else 0.0
+        of_cnn = of_class
+        if config.unlabelled_confidence is not None:
+            of_cnn += config.weight_unlabelled * terms["unlabelled"]
         if not self.config.synthesises:
-            return {"hash": terms["triplet"] + of_class}
+            return {"hash": terms["triplet"] + of_cnn}
         objectives = {
-            "hash": terms["triplet"] + config.weight_adversary * terms["adversary"] + of_class
+            "hash": terms["triplet"] + config.weight_adversary * terms["adversary"] + of_cnn
         }
         if config.train_generator:
             fooling = config.weight_adversary * terms["fooling"]
@@ -151,9 +159,26 @@ class HashStage(_Stage):
 
     def _streams(self, items: tf.Tensor, salt: int) -> list[tf.Tensor]:
         """Codes [B, j, k], source logits [B, j] and class logits [B, j, C] of items [B, j, ...]."""
-        seed = self.step_seed(salt)
-        answers = self.streams(ungrouped(items), training=True, dropout_seed=seed)
+        return self._grouped(self.streams, items, salt)
+
+    def _of_synthetic(self, items: tf.Tensor) -> list[tf.Tensor]:
+        """The same of what G made, for H, or of its backbone's features."""
+        above = self.space.made_features
+        return self._grouped(self.streams.above_backbone if above else self.streams, items, 1)
+
+    def _grouped(self, network: Callable, items: tf.Tensor, salt: int) -> list[tf.Tensor]:
+        answers = network(ungrouped(items), training=True, dropout_seed=self.step_seed(salt))
         return [grouped(answer, items) for answer in answers]
+
+    def _of_unlabelled(self, items: tf.Tensor, weak: tf.Tensor) -> dict[str, tf.Tensor]:
+        """What the classification stream learns of unlabelled items [B, u, ...], in two views."""
+        confidence = self.config.unlabelled_confidence
+        assert confidence is not None  # else `forward` does not ask
+        *_, of_weak = self.streams(ungrouped(tf.cast(weak, tf.float32)))
+        *_, logits = self._streams(tf.cast(items, tf.float32), 3)
+        of_items, sure = losses.pseudo_label_loss(ungrouped(logits), of_weak, confidence)
+        counted = tf.ones_like(sure)  # there may be none
+        return {"unlabelled": mean(of_items, counted), "unlabelled_kept": mean(sure, counted)}
 
     def _replaced(self, triplets: tf.Tensor) -> tf.Tensor:
         """Which positives and negatives are real ones (Fig. 6): 1.0 or 0.0 [B, t, 2]."""

@@ -14,7 +14,7 @@ from tfhash import figures
 from tfhash.data.learning import LearningData
 from tfhash.data.pipeline import TrainingBatches, random_view
 from tfhash.data.sources import ImageSet
-from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.deep import Gauge, Pace
 from tfhash.hashers.gan import GANHasher, samples
@@ -36,7 +36,6 @@ class SSGAH(GANHasher):
     Config = SSGAHConfig
     config: SSGAHConfig
     paper_backbones = ("alexnet",)
-    _given: np.ndarray | None = None  # what G and D were given of the images, for `draw`
     stage0_flags = ("margin_sr",)
     stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
@@ -62,7 +61,6 @@ class SSGAH(GANHasher):
         gauges: Gauge = dict
         if self.config.variant != "baseline":
             data = self.look(image_set.images, data, run)
-            self._given = data.given
             self._build_gan()
             gauges = Gauges(
                 data.given,
@@ -201,9 +199,7 @@ class SSGAH(GANHasher):
         """The synthetic triplets of up to twelve images, as in Fig. 3 of the paper."""
         if self.config.variant == "baseline":
             return []
-        given = self._given
-        if given is None:
-            given = self.space.inputs(image_set.images, learnable(splits))
+        given = self.given(image_set.images, splits)
         x = given[samples(splits, 12), 0]
         path = directory / "synthetic_triplets.png"
         of_x, positive, negative = self.space.pictures(x, *self.synthesise(x))
