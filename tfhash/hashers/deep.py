@@ -191,6 +191,7 @@ class HashNetworkHasher(Hasher):
             sampler=self.make_sampler(data),
             groups=self.settings.groups,
             augment=self.space.augment,
+            unlabelled_augment=self.space.unlabelled_augment,
             seed=(self.seed, stage),
             labels=data.labels,
             places=self.keeps_rows,

