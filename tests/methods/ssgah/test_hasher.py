@@ -324,3 +324,35 @@ def test_only_in_stage_0_the_backbone_waits(digits, tmp_path):
     for weights in of_stages:
         assert all(np.array_equal(a, b) for a, b in zip(first, weights, strict=True))
     assert any(np.abs(a - b).max() > 0 for a, b in zip(first, last, strict=True))
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ends a run in the second step of a stage that begins, once its first one is kept."""
+
+    begun = False
+
+    def on_train_begin(self, logs=None):
+        self.begun = self.model.steps_done() == 0
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.begun and self.model.steps_done() == 1:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_in_each_of_three_stages_it_ends_with_the_same_bits(digits, tmp_path):
+    settings = dataclasses.replace(
+        SETTINGS, checkpoint_every=1, unlabelled_view="strong", trunk_from=1, warmup_steps=1
+    )
+    whole = make(ON_TRUNK, settings)
+    whole.learn(*digits, Run(tmp_path / "whole"))
+    for stage in ("alone", "gan", "hash"):
+        hasher = make(ON_TRUNK, settings)
+        hasher.callbacks = [Interrupt()]
+        with pytest.raises(KeyboardInterrupt):
+            hasher.learn(*digits, Run(tmp_path / "parts"))
+        assert (tmp_path / f"parts/checkpoints/{stage}-00000001.weights.h5").is_file()
+    again = make(ON_TRUNK, settings)
+    again.learn(*digits, Run(tmp_path / "parts"))
+    assert set(again.history) == {"hash"}
+    for one, other in zip(whole.encoder.get_weights(), again.encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
