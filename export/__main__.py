@@ -25,6 +25,7 @@ from tfhash.errors import unwritable  # noqa: E402
 from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
 from tfhash.export.verify import VerificationError  # noqa: E402
 from tfhash.hashers.shallow import ShallowSettings  # noqa: E402
+from tfhash.networks import folding  # noqa: E402
 from tfhash.runs import finished, folder  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 
@@ -62,6 +63,12 @@ def define_flags() -> None:
         "publish a SavedModel only where a process without tfhash gets the codes of Keras from it; "
         "of other formats count the bits that differ from the SavedModel's",
     )
+    flags.DEFINE_bool(
+        "fold",
+        True,
+        "make batch normalisation part of the convolutions before it, and count the bits that "
+        "differ; a graph without it is faster",
+    )
 
 
 def main(argv: list[str]) -> int:
@@ -72,10 +79,10 @@ def main(argv: list[str]) -> int:
     own = config_flags.of_run((*OF_DATA, *OF_ENCODER))
     try:
         if given.format == "saved_model":
-            export_run(model_dir, export_dir, given.verify, **own)
+            export_run(model_dir, export_dir, given.verify, given.fold, **own)
         else:
-            precision = given.tflite_precision
-            export_file(model_dir, export_dir, given.format, precision, given.verify, **own)
+            kind = given.format, given.tflite_precision
+            export_file(model_dir, export_dir, *kind, given.verify, given.fold, **own)
     except VerificationError as error:
         mains.print_error(NAME, f"{error}; nothing was published")
         return 1
@@ -84,17 +91,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def export_run(model_dir: Path, export_dir: Path, verified: bool = True, **own: Any) -> Path:
+def export_run(
+    model_dir: Path, export_dir: Path, verified: bool = True, fold: bool = True, **own: Any
+) -> Path:
     """Publishes the encoder of a run folder, prints where and how to load it; returns where.
 
-    verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer. own: where the
-    files of the run are now, and allow_pickle_weights, by the names of flags.
+    verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer. fold: see
+    `folding.folded_encoder`. own: where the files of the run are now, and allow_pickle_weights, by
+    the names of flags.
     Raises UserError for a folder without a finished run or an export_dir that cannot be made, and
     what `save` raises.
     """
     encoder, arguments = _read(model_dir, export_dir, own)
     limit = folder.read(model_dir)[0].experiment.max_image_megapixels
     images = _images(model_dir, own) if verified else None
+    encoder = _folded(encoder, images) if fold else encoder
     path = export.save(
         encoder, **arguments, images=images, export_dir=export_dir, max_image_megapixels=limit
     )
@@ -112,15 +123,18 @@ def export_file(
     kind: str,
     precision: str,
     verified: bool = True,
+    fold: bool = True,
     **own: Any,
 ) -> Path:
     """Writes the encoder of a run folder as one file, prints how far its codes are from those of
     the SavedModel; returns its path.
 
-    kind: tflite or onnx. precision: see `tflite.save`; verified, own, and what it raises: see
-    `export_run`.
+    kind: tflite or onnx. precision: see `tflite.save`; verified, fold, own, and what it raises:
+    see `export_run`.
     """
     encoder, arguments = _read(model_dir, export_dir, own)
+    images = _images(model_dir, own) if verified else None
+    encoder = _folded(encoder, images) if fold else encoder
     if kind == "tflite":
         path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
         tflite.save(encoder, **arguments, precision=precision, path=path)
@@ -128,15 +142,30 @@ def export_file(
         path, codes = export_dir / "encoder.onnx", onnx.codes
         onnx.save(encoder, **arguments, path=path)
     print(f"wrote {path}")
-    if not verified:
+    if images is None:
         print("nothing was compared (--noverify)")
         return path
-    images = _images(model_dir, own)
     with tempfile.TemporaryDirectory() as folder:
         saved_model = export.save(encoder, **arguments, images=None, export_dir=folder)
         difference = portable.difference(codes(path, images), images, saved_model)
     print(f"beside the SavedModel {difference}")
     return path
+
+
+def _folded(encoder: Any, images: np.ndarray | None) -> Any:
+    """The encoder without what batch normalisation can be folded; tells what that changes."""
+    count = folding.count(encoder.backbone) if getattr(encoder, "backbone", None) else 0
+    if not count:
+        return encoder
+    folded = folding.folded_encoder(encoder)
+    said = f"folded {count} batch normalisations into the layers before them"
+    if images is not None:
+        bits, others = (
+            part.predict(images, batch_size=32, verbose=0) > 0.5 for part in (encoder, folded)
+        )
+        said += f": {(bits != others).sum():,} of {bits.size:,} bits differ"
+    print(said)
+    return folded
 
 
 def _images(model_dir: Path, own: Mapping[str, Any]) -> np.ndarray:
