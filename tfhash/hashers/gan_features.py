@@ -99,19 +99,16 @@ class GANTrunk(PixelSpace, OnFeatures):
         return self.gan_shape
 
     def look(self, images: np.ndarray, learnable: np.ndarray, cache_dir: Path | None) -> np.ndarray:
-        """uint8 [n, S, S, 3] -> float32 [n, views, F], of the backbone as it is now.
+        """uint8 [n, S, S, 3] -> float32 [n, 1, F], of the backbone as it is now.
 
-        A second view is that of the mirror image, where images are flipped. cache_dir keeps what is
+        One view of each, for all images of a set pass through the network. cache_dir keeps what is
         computed.
         """
-        views = [cached_features(self._backbone, images, cache_dir)]
-        if self.settings.flip:
-            mirrored = np.ascontiguousarray(images[:, :, ::-1])
-            views.append(cached_features(self._backbone, mirrored, cache_dir))
-        self.standardise.adapt(views[0][learnable])
-        seen = np.stack([self.standardise(view).numpy() for view in views], axis=1)
-        self._gallery = images[learnable], seen[learnable, 0]
-        return seen
+        raw = cached_features(self._backbone, images, cache_dir)
+        self.standardise.adapt(raw[learnable])
+        seen = self.standardise(raw).numpy()
+        self._gallery = images[learnable], seen[learnable]
+        return seen[:, None]
 
     def _to_hash(self, synthetic: Any) -> tf.Tensor:
         return synthetic * self.standardise.deviation + self.standardise.mean
