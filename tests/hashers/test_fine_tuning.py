@@ -152,3 +152,15 @@ def test_the_scale_is_of_all_images_learned_from_and_of_at_most_so_many(monkeypa
 def test_values_out_of_range_are_refused(name, value):
     with pytest.raises(tfhash.UserError, match=f"`{name}`: {value}; allowed"):
         tfhash.DHN(code_length=12, **{name: value})
+
+
+def test_a_row_tells_what_no_paper_has():
+    """Settings of all methods that were added to a backbone that learns; plain ones are not told."""
+    given = {"unlabelled_view": "strong", "trunk_rate": 0.5, "clip_norm": 5.0, "flip": True}
+    told = tfhash.DHN(code_length=12, **given)
+    plain = tfhash.DHN(code_length=12)
+    differs = [
+        type(hasher).not_as_published(hasher.settings, hasher.config) for hasher in (told, plain)
+    ]
+    added = {name: value for name, value in given.items() if name != "flip"}
+    assert differs[0] == differs[1] | added and not set(added) & set(differs[1])

@@ -34,6 +34,16 @@ from tfhash.training.strategies import make_strategy, precision
 
 WEIGHTS = "encoder.weights.h5"
 _BATCH = 256
+# Of the settings of all methods those that no paper of theirs has: a row tells them.
+ADDED = (
+    "view",
+    "unlabelled_view",
+    "standardise_features",
+    "trunk_rate",
+    "trunk_from",
+    "warmup_steps",
+    "clip_norm",
+)
 
 Gauge = Callable[[], dict[str, Any]]
 
@@ -103,7 +113,13 @@ class HashNetworkHasher(Hasher):
     @classmethod
     def not_as_published(cls, settings: DeepSettings, config: HashConfig) -> dict[str, Any]:
         of_network = backbone_settings.not_as_published(settings, cls.paper_backbones)
-        return of_network | super().not_as_published(settings, config)
+        plain = DeepSettings()
+        of_training = {
+            name: getattr(settings, name)
+            for name in ADDED
+            if getattr(settings, name) != getattr(plain, name)
+        }
+        return of_network | of_training | super().not_as_published(settings, config)
 
     @classmethod
     def start(cls, settings: DeepSettings) -> None:
