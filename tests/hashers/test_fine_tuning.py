@@ -155,7 +155,7 @@ def test_values_out_of_range_are_refused(name, value):
 
 
 def test_a_row_tells_what_no_paper_has():
-    """Settings of all methods that were added to a backbone that learns; plain ones are not told."""
+    """Settings that a backbone that learns was given; the plain ones are not told."""
     given = {"unlabelled_view": "strong", "trunk_rate": 0.5, "clip_norm": 5.0, "flip": True}
     told = tfhash.DHN(code_length=12, **given)
     plain = tfhash.DHN(code_length=12)
