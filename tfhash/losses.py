@@ -65,18 +65,18 @@ def semi_supervised_kinds(
     group. (q, p_syn, n) and (q, p, n_syn) come from triplets, int32 [B, t, 3], and
     (u, p_syn, n_syn) from unlabelled, int32 [B, u], the positions of the unlabelled items. With
     exchanges = r > 0, the negatives of u are instead the G_p of the r unlabelled items after it, so
-    that there are r triplets a u; whether they are negatives, is for D to say. With `real` they are
-    (u, p, n) and (u, n, p) by turns, of p and n of r of the triplets, evenly spread and other ones
-    for each u.
+    that there are r triplets a u; whether they are negatives, is for D to say. With `real` there is
+    one kind, without anything of G: (u, p, n) and (u, n, p) by turns, of p and n of r of the
+    triplets, evenly spread and other ones for each u.
     """
+    if real:
+        return [_real_kind(triplets, unlabelled, exchanges)]
     q, p, n = (triplets[..., role] for role in range(3))
     kinds = [(("x", q), ("p", q), ("x", n)), (("x", q), ("x", p), ("n", q))]
     if unlabelled.shape[1] == 0:
         return kinds
     if not exchanges:
         return [*kinds, (("x", unlabelled), ("p", unlabelled), ("n", unlabelled))]
-    if real:
-        return [*kinds, _real_kind(triplets, unlabelled, exchanges)]
     rolls = range(1, 1 + min(exchanges, unlabelled.shape[1] - 1))
     u = tf.concat([unlabelled for _ in rolls], axis=1)
     others = tf.concat([tf.roll(unlabelled, -roll, axis=1) for roll in rolls], axis=1)

@@ -75,6 +75,14 @@ def test_the_backbone_waits_for_its_first_step():
     assert all(np.abs(late.change("above", step)).max() > 0 for step in (1, 2, 3))
 
 
+def test_a_backbone_that_waits_has_no_part_in_the_norm(plain):
+    """What is above it is shortened by itself, as if the backbone were frozen."""
+    above = np.linalg.norm(plain.change("above")) / 0.1
+    waiting = changes(trunk_from=1, clip_norm=0.5 * above)
+    length = np.linalg.norm(waiting.change("above")) / 0.1
+    assert length == pytest.approx(0.5 * above, rel=1e-3)
+
+
 def test_the_rate_rises(plain):
     """The first of three steps has a quarter of it."""
     rising = changes(warmup_steps=3)

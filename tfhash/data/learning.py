@@ -23,20 +23,20 @@ class LearningData:
     """What the stages learn from.
 
     inputs: [n, views, ...] of all images of the set, as the networks see them; labels: multi-hot
-    [n, C]; listed: int64 [T, 3], a user's own triplets as positions in inputs, or None; seen:
-    [n, views, ...], what G and D are given of the images, where that is not `inputs`.
+    [n, C]; listed: int64 [T, 3], a user's own triplets as positions in inputs, or None;
+    gan_inputs: [n, views, ...], what G and D are given of the images, where that is not `inputs`.
     """
 
     inputs: np.ndarray
     labels: np.ndarray
     splits: RetrievalSplits
     listed: np.ndarray | None = None
-    seen: np.ndarray | None = None
+    gan_inputs: np.ndarray | None = None
 
     @property
-    def given(self) -> np.ndarray:
+    def for_gan(self) -> np.ndarray:
         """What G and D are given of the images."""
-        return self.inputs if self.seen is None else self.seen
+        return self.inputs if self.gan_inputs is None else self.gan_inputs
 
     @property
     def labelled(self) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,13 +22,20 @@ from tfhash.hashers.deep import Gauge, HashNetworkHasher, Pace
 from tfhash.hashers.deep_settings import HashConfig
 from tfhash.hashers.gan_features import GANTrunk, make_gan_space
 from tfhash.hashers.gan_spaces import GANSpace
+from tfhash.hashers.kept_stages import kept_checkpoints, kept_seconds
 from tfhash.networks.features import weights_digest
 from tfhash.networks.generators import IMAGE_SIZES
 from tfhash.settings import setting
 from tfhash.training.callbacks import LogToTensorBoard
 from tfhash.training.checkpoints import Checkpoints
-from tfhash.training.run import Run, claim, lock
+from tfhash.training.run import Run
 from tfhash.training.stage import Stage
+
+# What decides which labelled images a batch holds, in which views.
+_OF_BATCHES = (
+    *("batch_size", "groups", "triplets", "triplets_per_query"),
+    *("flip", "shift", "mixed_bfloat16"),
+)
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,16 @@ class GANConfig(HashConfig):
     discriminator_dropout: float = setting(
         0.0, "dropout in D, on what its trunk answers", least=0, below=1
     )
+    stage0_dir: str | None = setting(
+        None,
+        "folder that keeps stage 0, and the features after it, for other runs on the same split",
+        decides=False,
+        path=True,
+        from_run=False,
+    )
     stage1_dir: str | None = setting(
         None,
-        "folder that keeps stages 0 and 1 for other runs on the same split",
+        "folder that keeps stage 1 for other runs on the same split",
         decides=False,
         path=True,
         from_run=False,
@@ -77,6 +91,10 @@ class GANConfig(HashConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stage0_learning_rate is not None and not self.stage0_steps:
+            raise UserError(
+                "`stage0_learning_rate`: there is no stage 0; allowed with `stage0_steps` above 0"
+            )
         if self.gan_space == "trunk":
             if self.space != "pixels":
                 raise UserError(
@@ -93,15 +111,15 @@ class GANConfig(HashConfig):
 class GANHasher(HashNetworkHasher):
     """A HashNetworkHasher whose hash network learns from what a GAN makes.
 
-    stage1_flags: fields of its Config, beside those of all GANs, that a kept stage 1 must agree in;
-    stage0_flags: those that a kept stage 0 must.
+    stage0_flags, stage1_flags: fields of its Config, beside those of all GANs, that a kept stage 0
+    and a kept stage 1 must agree in.
     """
 
     config: GANConfig
     space: GANSpace
-    stage1_flags: ClassVar[tuple[str, ...]] = ()
     stage0_flags: ClassVar[tuple[str, ...]] = ()
-    _given: np.ndarray | None = None
+    stage1_flags: ClassVar[tuple[str, ...]] = ()
+    _gan_inputs: np.ndarray | None = None
 
     def make_space(self) -> GANSpace:
         config = self.config
@@ -119,47 +137,74 @@ class GANHasher(HashNetworkHasher):
         # Taken now, for H learns in stage 0; a kept one was of the same first weights.
         self._first_weights = ""
         if self.config.stage0_steps:
-            self._first_weights = weights_digest(self.hash_network)
+            on_features = self.hash_network.backbone is None
+            trunk = self.space.backbone if on_features else self.hash_network.backbone  # type: ignore[attr-defined]
+            self._first_weights = weights_digest(trunk)
+
+    @property
+    def has_gan(self) -> bool:
+        """Whether G and D are there at all, or H learns without them."""
+        return True
+
+    @property
+    def steps(self) -> int:
+        """The updates of H, in all stages."""
+        return self.config.stage0_steps + self.settings.steps
 
     def stages(self) -> int:
         """How many stages there are, for the titles of their progress bars."""
-        return 3 if self.config.stage0_steps else 2
+        return bool(self.config.stage0_steps) + self.has_gan + 1
 
-    def train_alone(self, stage: Stage, data: LearningData, run: Run) -> dict[str, float]:
+    def train_alone(
+        self, stage: Stage, data: LearningData, run: Run, bits: int | None = None
+    ) -> dict[str, float]:
         """Stage 0, H on labelled images alone, or what an earlier run left of it; its seconds.
 
-        stage: not compiled.
+        stage: not compiled. bits: those of H in it, by default code_length.
         """
         steps = self.config.stage0_steps
-        rate = self.config.stage0_learning_rate or self.config.hash_learning_rate
-        if not steps:
-            return {}
         log = LogToTensorBoard(run.folder("logs", "alone"), lambda: self.validate(data))
         title = f"stage 1 of {self.stages()} (hash network alone)"
-        with self._kept("alone", steps, data, run) as checkpoints:
-            batches = dataclasses.replace(self.make_batches(data, 2), unlabelled_size=0)
-            stage = self.compile(stage, Pace(steps, rate))
+        batches = dataclasses.replace(self.make_batches(data, 2), unlabelled_size=0, noise_size=0)
+        deciding = self._deciding_for_stage_0(data, bits or self.code_length)
+        with self._kept("alone", "stage0_dir", steps, deciding, run) as checkpoints:
+            stage = self.compile(stage, Pace(steps, self._stage0_rate))
             seconds = self.train(stage, batches, steps, run, checkpoints, log, title)
         return {"stage0_seconds": seconds}
 
-    def look(self, images: np.ndarray, data: LearningData, run: Run) -> LearningData:
+    @property
+    def _stage0_rate(self) -> float:
+        rate = self.config.stage0_learning_rate
+        return self.config.hash_learning_rate if rate is None else rate
+
+    def add_gan_inputs(
+        self, images: np.ndarray, data: LearningData, run: Run, facts: dict[str, Any]
+    ) -> LearningData:
         """The data with what G and D are given of the images, where that is not what H is given.
 
         With `gan_space`=trunk those are features of the backbone as it is now. They are kept where
-        stage 0 is.
+        stage 0 is, and facts get the seconds that they took, also where an earlier run spent them.
         """
-        self._given = data.inputs
+        self._gan_inputs = data.inputs
         if not isinstance(self.space, GANTrunk):
             return data
-        kept = self.config.stage1_dir
+        kept = self.config.stage0_dir
         folder = run.folder("features") if kept is None else Path(kept) / "features"
-        self._given = self.space.look(images, learnable(data.splits), folder)
-        return dataclasses.replace(data, seen=self._given)
+        start = time.perf_counter()
+        self._gan_inputs = self.space.look(images, learnable(data.splits), folder)
+        seconds = time.perf_counter() - start
+        facts["features_seconds"] = kept_seconds(folder, self.space.digest(), seconds, run.writes)
+        return dataclasses.replace(data, gan_inputs=self._gan_inputs)
 
-    def given(self, images: np.ndarray, splits: RetrievalSplits) -> np.ndarray:
-        """What G and D were given of the images when they learned, [n, views, ...], for `draw`."""
-        if self._given is not None:
-            return self._given
+    def gan_inputs(self, images: np.ndarray, splits: RetrievalSplits) -> np.ndarray:
+        """What G and D were given of the images when they learned, [n, views, ...], for `draw`.
+
+        RuntimeError where they learned in another process from features of H as it was then.
+        """
+        if self._gan_inputs is not None:
+            return self._gan_inputs
+        if isinstance(self.space, GANTrunk):
+            raise RuntimeError("draw: expected `learn` first, for G and D know features of its H")
         return self.space.inputs(images, learnable(splits))
 
     def train_gan(
@@ -168,31 +213,18 @@ class GANHasher(HashNetworkHasher):
         """Trains stage 1, or takes what an earlier run left in stage1_dir; the seconds it took."""
         log = LogToTensorBoard(run.folder("logs", "gan"), gauges, pictures)
         batches = self.make_batches(data, 0)
-        if data.seen is not None:
-            batches = dataclasses.replace(batches, inputs=data.seen, augment=random_view)
+        if data.gan_inputs is not None:
+            batches = dataclasses.replace(batches, inputs=data.gan_inputs, augment=random_view)
         title = f"stage {self.stages() - 1} of {self.stages()} (G and D)"
-        with self._kept("gan", self.config.gan_steps, data, run) as checkpoints:
-            return self.train(stage, batches, self.config.gan_steps, run, checkpoints, log, title)
+        steps, deciding = self.config.gan_steps, self._deciding_for_stage_1(data)
+        with self._kept("gan", "stage1_dir", steps, deciding, run) as checkpoints:
+            return self.train(stage, batches, steps, run, checkpoints, log, title)
 
-    @contextlib.contextmanager
-    def _kept(self, name: str, steps: int, data: LearningData, run: Run) -> Iterator[Checkpoints]:
-        """The checkpoints of a stage before the last, in stage1_dir where there is one."""
-        kept = self.config.stage1_dir
-        directory = run.folder("checkpoints") if kept is None else Path(kept)
-        writes = run.writes or (kept is not None and run.directory is None)
-        checkpoints = Checkpoints(directory, name, writes)
-        with contextlib.ExitStack() as stack:
-            if kept is not None and writes:
-                # Who holds a finished stage only reads it, and soon lets go of it.
-                finished = steps in checkpoints.steps()
-                stack.enter_context(lock(Path(kept), "stage1_dir", wait=finished))
-            if directory is not None:
-                # In a run's own folder config.json tells already whose work it is.
-                begun = kept is not None and bool(checkpoints.steps())
-                setting = "model_dir" if kept is None else "stage1_dir"
-                deciding = self._deciding_for_stage_1(data)
-                claim(directory / "stage1.json", deciding, writes, setting, begun)
-            yield checkpoints
+    def _kept(
+        self, name: str, setting: str, steps: int, deciding: dict[str, Any], run: Run
+    ) -> contextlib.AbstractContextManager[Checkpoints]:
+        """The checkpoints of a stage before the last; setting: stage0_dir or stage1_dir."""
+        return kept_checkpoints(name, setting, getattr(self.config, setting), steps, deciding, run)
 
     def make_optimizer(self, name: str, all_names: list[str]) -> keras.optimizers.Optimizer:
         """Adam for G and D, that of H else.
@@ -210,52 +242,51 @@ class GANHasher(HashNetworkHasher):
         """What a kept stage 1 must agree in with a run that uses it; neither bits nor seed."""
         config = dataclasses.asdict(self.config) | dataclasses.asdict(self.settings)
         names = [name for name in config if name.startswith(("gan_", "discriminator"))]
+        names.remove("gan_space")
         names += ["space", "noise_size", "minimax", *self.stage1_flags]
-        names += ["batch_size", "unlabelled_batch_size", "groups", "triplets"]
-        names += ["triplets_per_query", "flip", "shift", "mixed_bfloat16"]
+        names += [*_OF_BATCHES, "unlabelled_batch_size"]
         if self.config.space == "features":
             names += ["backbone", "backbone_size", "feature_layers", "feature_components"]
         chosen = {name: config[name] for name in names}
-        if self.config.stage0_steps:
-            chosen |= self._deciding_for_stage_0()
         if self.config.space == "features":
             chosen["backbone_weights"] = weights_digest(self.space.backbone)  # type: ignore[attr-defined]
+        if isinstance(self.space, GANTrunk):
+            chosen |= {"gan_space": "trunk", "backbone_weights": self.space.digest()}
+        return self._of_data(data) | chosen
+
+    def _deciding_for_stage_0(self, data: LearningData, bits: int) -> dict[str, Any]:
+        """What a kept stage 0 must agree in with a run that uses it; bits: those of H in it."""
+        config, settings = self.config, self.settings
+        names = [field.name for field in dataclasses.fields(BackboneSettings)]
+        names += ["frozen_through", "standardise_features", "trunk_rate", "trunk_from"]
+        names += ["warmup_steps", "clip_norm", "view", *_OF_BATCHES]
+        if settings.view == "strong":
+            names += ["strength", "cut_out"]
+        elsewhere = ("cache_dir", "allow_pickle_weights", "weights")  # or in first_weights
+        of_settings = {name: getattr(settings, name) for name in names if name not in elsewhere}
+        of_hash = [field.name for field in dataclasses.fields(HashConfig)]
+        of_hash.remove("hash_learning_rate")
+        of_config = {name: getattr(config, name) for name in (*of_hash, *self.stage0_flags)}
+        return {
+            **self._of_data(data),
+            **of_settings,
+            **of_config,
+            "stage0_steps": config.stage0_steps,
+            "stage0_learning_rate": self._stage0_rate,
+            "seed": self.seed,
+            "code_length": bits,
+            "first_weights": self._first_weights,
+        }
+
+    def _of_data(self, data: LearningData) -> dict[str, Any]:
+        """What images and triplets both stages learn from."""
         listed = data.listed
-        digest = None if listed is None else hashlib.sha256(listed.data).hexdigest()[:16]
         return {
             "split_fingerprint": data.splits.fingerprint,
             "image_size": self.image_size,
-            "triplets_csv": digest,
-            **chosen,
-        }
-
-    def _deciding_for_stage_0(self) -> dict[str, Any]:
-        """What it must agree in beside these, where H learned before G and D."""
-        config, settings = self.config, self.settings
-        of_settings = {
-            name: getattr(settings, name)
-            for name in (
-                *(field.name for field in dataclasses.fields(BackboneSettings)),
-                *("frozen_through", "standardise_features", "trunk_rate", "trunk_from"),
-                *("warmup_steps", "clip_norm"),
-                *("view", "strength", "cut_out"),
-            )
-            if name not in ("cache_dir", "allow_pickle_weights", "weights")
-        }
-        of_config = {
-            field.name: getattr(config, field.name) for field in dataclasses.fields(HashConfig)
-        }
-        stage0 = {name: getattr(config, name) for name in ("stage0_steps", "stage0_learning_rate")}
-        own = {name: getattr(config, name) for name in self.stage0_flags}
-        return {
-            **of_settings,
-            **of_config,
-            **stage0,
-            **own,
-            "gan_space": config.gan_space,
-            "seed": self.seed,
-            "code_length": self.code_length,
-            "first_weights": self._first_weights,
+            "triplets_csv": None
+            if listed is None
+            else hashlib.sha256(listed.data).hexdigest()[:16],
         }
 
 

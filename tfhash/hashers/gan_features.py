@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from tfhash.hashers.gan_spaces import GANPixels, GANSpace, Trunk
 from tfhash.hashers.spaces import FeatureSpace, PixelSpace
 from tfhash.networks import discriminators, generators
-from tfhash.networks.features import Standardise, cached_features
+from tfhash.networks.features import Standardise, cached_features, weights_digest
 from tfhash.networks.hash_layer import HashNetwork
 
 
@@ -97,6 +97,10 @@ class GANTrunk(PixelSpace, OnFeatures):
     @property
     def seen_shape(self) -> tuple[int, ...]:
         return self.gan_shape
+
+    def digest(self) -> str:
+        """16 hexadecimal digits of the weights of H's backbone as they are now."""
+        return weights_digest(self._backbone)
 
     def look(self, images: np.ndarray, learnable: np.ndarray, cache_dir: Path | None) -> np.ndarray:
         """uint8 [n, S, S, 3] -> float32 [n, 1, F], of the backbone as it is now.

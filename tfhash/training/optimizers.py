@@ -96,10 +96,21 @@ class SGD(keras.optimizers.SGD):
         super().update_step(gradient, variable, learning_rate)
 
 
-class _SlowTrunk(keras.optimizers.Optimizer):
+class SlowTrunkOptimizer(keras.optimizers.Optimizer):
     """An optimizer for which the trunk has a smaller rate, and none before its first step."""
 
     trunk: SlowTrunk
+
+    def of_those_that_move(
+        self, gradients: Sequence[Any], variables: Sequence[keras.Variable]
+    ) -> list[Any]:
+        """The gradients, 0 where a variable waits: it has no part in their norm, nor a momentum."""
+        of_trunk = {id(variable) for variable in self.trunk.variables}
+        moves = ops.cast(self.iterations >= self.trunk.first_step, "float32")
+        return [
+            gradient * ops.cast(moves, gradient.dtype) if id(variable) in of_trunk else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
 
     def build(self, variables) -> None:
         of_trunk = {id(variable) for variable in self.trunk.variables}
@@ -117,7 +128,7 @@ class _SlowTrunk(keras.optimizers.Optimizer):
         """The weight decay of a variable of the trunk, where `update_step` does not have it."""
 
 
-class SlowTrunkSGD(_SlowTrunk, SGD):
+class SlowTrunkSGD(SlowTrunkOptimizer, SGD):
     """SGD, with a trunk that is slower."""
 
     def __init__(self, learning_rate: Any, decay: float, trunk: SlowTrunk):
@@ -125,7 +136,7 @@ class SlowTrunkSGD(_SlowTrunk, SGD):
         self.trunk = trunk
 
 
-class SlowTrunkAdamW(_SlowTrunk, keras.optimizers.AdamW):
+class SlowTrunkAdamW(SlowTrunkOptimizer, keras.optimizers.AdamW):
     """Keras' AdamW, with a trunk that is slower; its weight decay goes with its own rate."""
 
     def __init__(self, learning_rate: Any, decay: float, trunk: SlowTrunk):

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 import keras
 import tensorflow as tf
 
+from tfhash.training.optimizers import SlowTrunkOptimizer
+
 
 class Stage(keras.Model, abc.ABC):
     """Networks that are trained together over one forward pass.
@@ -129,6 +131,8 @@ class Stage(keras.Model, abc.ABC):
         for name, of_variables in gradients.items():
             optimizer, variables = self._trained[name]
             shares = [gradient / replicas for gradient in of_variables]
+            if isinstance(optimizer, SlowTrunkOptimizer):
+                shares = optimizer.of_those_that_move(shares, variables)
             if name in self._clip_norms:
                 shares = _clipped(shares, self._clip_norms[name], replicas)
             optimizer.apply(shares, variables)

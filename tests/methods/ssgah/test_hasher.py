@@ -13,6 +13,7 @@ import pytest
 
 from tfhash import methods
 from tfhash.data import sources, splits
+from tfhash.data.learning import LearningData
 from tfhash.errors import UserError
 from tfhash.hashers.deep import Pace
 from tfhash.hashers.deep_settings import DeepSettings
@@ -64,11 +65,12 @@ def test_it_is_the_method_of_its_module():
 
 
 class Learned(NamedTuple):
-    """One that has learned, what it said, and where it keeps its stage 1."""
+    """One that has learned, what it said, and where it keeps its stages before the last."""
 
     hasher: SSGAH
     facts: dict[str, Any]
     stage1: Path
+    stage0: Path | None = None
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +83,7 @@ def learned(digits, tmp_path_factory) -> Learned:
 
 def test_it_learns_encodes_saves_and_loads(digits, learned, tmp_path):
     image_set, _ = digits
-    hasher, facts, _ = learned
+    hasher, facts, *_ = learned
     assert json.loads(json.dumps(facts)) == facts
     gauges = facts["stage1_gauges"]
     assert set(gauges) == {"gauge/order", "gauge/class_p", "gauge/class_n"}
@@ -244,10 +246,11 @@ ON_TRUNK = dataclasses.replace(
 def on_trunk(digits, tmp_path_factory) -> Learned:
     """SSGAH whose G and D work on features of what H learned alone."""
     folder = tmp_path_factory.mktemp("on_trunk")
-    config = dataclasses.replace(ON_TRUNK, stage1_dir=str(folder / "kept"))
+    kept = {"stage0_dir": str(folder / "stage0"), "stage1_dir": str(folder / "stage1")}
+    config = dataclasses.replace(ON_TRUNK, **kept)
     hasher = make(config, dataclasses.replace(SETTINGS, unlabelled_view="strong"))
     facts = hasher.learn(*digits, Run(folder / "run"))
-    return Learned(hasher, facts, folder / "kept")
+    return Learned(hasher, facts, folder / "stage1", folder / "stage0")
 
 
 class FirstWeights(keras.callbacks.Callback):
@@ -265,7 +268,7 @@ def test_a_kept_stage_0_is_what_h_alone_learns(digits, on_trunk, tmp_path):
     """The baseline goes on from the one that SSGAH left, as from its own; others are refused."""
     settings = dataclasses.replace(SETTINGS, unlabelled_view="strong")
     config = dataclasses.replace(ON_TRUNK, variant="baseline")
-    kept = dataclasses.replace(config, stage1_dir=str(on_trunk.stage1))
+    kept = dataclasses.replace(config, stage0_dir=str(on_trunk.stage0))
     starts = []
     for name, of_run in (("own", config), ("kept", kept)):
         hasher, watch = make(of_run, settings), FirstWeights()
@@ -282,20 +285,96 @@ def test_a_kept_stage_0_is_what_h_alone_learns(digits, on_trunk, tmp_path):
         other.learn(*digits, Run(tmp_path / "other"))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"hash_learning_rate": 0.5, "stage0_learning_rate": 1e-3}, {"gan_width": 8}, {"exchanges": 2}],
+    ids=str,
+)
+def test_a_kept_stage_0_serves_what_does_not_decide_about_it(options, digits, on_trunk, tmp_path):
+    """Nor do strength and cut_out, where labelled images have weak views, or unlabelled ones."""
+    settings = dataclasses.replace(SETTINGS, strength=0.1, cut_out=0.2, unlabelled_batch_size=4)
+    config = dataclasses.replace(ON_TRUNK, variant="baseline", stage0_dir=str(on_trunk.stage0))
+    hasher, watch = make(dataclasses.replace(config, **options), settings), FirstWeights()
+    hasher.callbacks = [watch]
+    hasher.learn(*digits, Run(tmp_path))
+    assert len(watch.weights) == 1  # that of the last stage
+
+
+def test_a_kept_stage_0_of_other_bits_leaves_all_but_its_hash_layer(digits, tmp_path):
+    """24 bits after a stage 0 of 12: backbone and hidden layer as it left them, and G and D too."""
+    kept = {"stage0_dir": str(tmp_path / "stage0"), "stage1_dir": str(tmp_path / "stage1")}
+    config = dataclasses.replace(ON_TRUNK, hidden_units=5, **kept)
+    settings = dataclasses.replace(SETTINGS, trunk_from=2)
+    make(config, settings).learn(*digits, Run(tmp_path / "12"))
+    other = make(dataclasses.replace(config, stage0_code_length=12), settings, bits=24)
+    watch = FirstWeights()
+    other.callbacks = [watch]
+    facts = other.learn(*digits, Run(tmp_path / "24"))
+    (weights,) = watch.weights
+    alone = make(dataclasses.replace(config, variant="baseline"), settings)
+    of_12 = FirstWeights()
+    alone.callbacks = [of_12]
+    alone.learn(*digits, Run(tmp_path / "baseline"))
+    *below, kernel, bias = of_12.weights[0]
+    for ours, theirs in zip(weights, below, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(weights) == len(below) + 2 and weights[-2].shape == (5, 24)
+    # Its hash layer is new, so the backbone waits for it once more.
+    trunk = other.hash_network.backbone.get_weights()
+    for ours, theirs in zip(trunk, weights, strict=False):
+        np.testing.assert_array_equal(ours, theirs)
+    assert {"stage0_seconds", "features_seconds"} <= set(facts) and other.code_length == 24
+
+
+def test_the_seconds_of_the_features_are_told_also_where_they_are_kept(
+    digits, on_trunk, tmp_path, monkeypatch
+):
+    """As those of a kept stage are: a run that finds them had not been possible without."""
+    spent = on_trunk.facts["features_seconds"]
+    assert spent > 0
+    config = dataclasses.replace(ON_TRUNK, stage0_dir=str(on_trunk.stage0), variant="w_ssr")
+    facts = make(config).learn(*digits, Run(tmp_path))
+    assert facts["features_seconds"] == pytest.approx(spent)
+
+
+def test_the_updates_of_stage_0_are_updates_of_h_too():
+    assert make(ON_TRUNK).steps == 4 and make().steps == 2
+    assert [make(c).stages() for c in (ON_TRUNK, CONFIG)] == [3, 2]
+    baseline = dataclasses.replace(ON_TRUNK, variant="baseline")
+    assert make(baseline).stages() == 2
+
+
+@pytest.mark.parametrize("name", ["images", "unlabelled"])
+def test_what_h_sees_is_strong_where_a_flag_says_so_and_what_the_gan_sees_never(name, digits):
+    """A square of .375 of the side is grey in a strong view."""
+    image_set, parts = digits
+    options = {"view" if name == "images" else "unlabelled_view": "strong"}
+    data = LearningData(image_set.images[:, None], image_set.labels, parts)
+    hasher = make(settings=dataclasses.replace(SETTINGS, strength=0.0, **options))
+
+    def grey(stage: int, key: str) -> float:
+        batch = hasher.make_batches(data, stage)(0)
+        return float((batch[key] == 128).all(axis=-1).mean())
+
+    other = {"images": "unlabelled", "unlabelled": "images"}[name]
+    assert grey(1, name) > 0.1 > max(grey(1, other), grey(1, f"other_{name}"))
+    assert max(grey(0, name), grey(0, other)) < 0.1
+
+
 def test_g_and_d_see_the_backbone_as_stage_0_left_it(digits, on_trunk):
-    hasher, facts, kept = on_trunk
+    hasher, facts, _, kept = on_trunk
     assert {"stage0_seconds", "stage1_seconds", "stage2_seconds"} <= set(facts)
     assert set(hasher.history) == {"alone", "gan", "hash"}
     image_set, parts = digits
     before = make(ON_TRUNK)
     before.hash_network.set_weights(hasher.hash_network.get_weights())
     moved = before.space.look(image_set.images, splits.learnable(parts), None)
-    assert np.abs(moved - hasher._given).max() > 1e-3
+    assert np.abs(moved - hasher._gan_inputs).max() > 1e-3
     stage = before._stage({"hash_network": before.hash_network}, rankings=("sr",),
                           train_gan=False, weight_ssr=0.0)  # fmt: skip
     Checkpoints(kept, "alone").restore(before.compile(stage, Pace(2, 1e-3)))
     seen = before.space.look(image_set.images, splits.learnable(parts), None)
-    np.testing.assert_allclose(seen, hasher._given, atol=1e-4)
+    np.testing.assert_allclose(seen, hasher._gan_inputs, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -308,6 +387,35 @@ def test_g_and_d_see_the_backbone_as_stage_0_left_it(digits, on_trunk):
 def test_on_a_trunk_h_learns_first_and_from_images(options, line):
     with pytest.raises(UserError, match=line):
         SSGAHConfig(gan_space="trunk", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"stage0_learning_rate": 0.1}, "`stage0_learning_rate`: there is no stage 0"),
+        ({"stage0_code_length": 12}, "`stage0_code_length`: there is no stage 0"),
+        (
+            {
+                "unlabelled_positives": "real",
+                "unlabelled_negatives": "exchanged",
+                "ssr_confidence": 1.0,
+            },
+            "`unlabelled_negatives`: exchanged, not with `unlabelled_positives`=real",
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_would_do_nothing_is_refused(options, line):
+    with pytest.raises(UserError, match=line):
+        SSGAHConfig(**options)
+
+
+def test_the_control_needs_unlabelled_images(digits, tmp_path):
+    image_set, parts = digits
+    parts = dataclasses.replace(parts, unlabelled=parts.unlabelled[:0])
+    hasher = make(dataclasses.replace(CONFIG, unlabelled_positives="real", ssr_confidence=0.0))
+    with pytest.raises(UserError, match="`unlabelled_positives`: needs unlabelled images"):
+        hasher.learn(image_set, parts, Run(tmp_path))
 
 
 def test_only_in_stage_0_the_backbone_waits(digits, tmp_path):

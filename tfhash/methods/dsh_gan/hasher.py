@@ -60,6 +60,10 @@ class DSHGAN(GANHasher):
         self._near: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     @property
+    def has_gan(self) -> bool:
+        return self.config.synthesises
+
+    @property
     def variant(self) -> str | None:
         """What differs from the paper's main method, by the names of its tables and figures."""
         parts = [] if self.config.classification else ["without_classification"]
@@ -87,8 +91,8 @@ class DSHGAN(GANHasher):
         gauges: Gauge = dict
         pictures: Gauge = dict
         if self.config.synthesises:
-            data = self.look(image_set.images, data, run)
-            real = self._real_images(data.given, image_set, splits)
+            data = self.add_gan_inputs(image_set.images, data, run, facts)
+            real = self._real_images(data.for_gan, image_set, splits)
             judge = ClassJudge(real)
             gauges, pictures = self._gauges(judge), self._pictures(data)
             gan = {name: self.networks[name] for name in GAN_NETWORKS}
@@ -100,8 +104,7 @@ class DSHGAN(GANHasher):
         stage = self.compile(
             stage, Pace(self.settings.steps, self.config.hash_learning_rate, first)
         )
-        number = self.stages() - (not self.config.synthesises)
-        title = f"stage {number} of {number} (hash network)"
+        title = f"stage {self.stages()} of {self.stages()} (hash network)"
         facts["stage2_seconds"] = self.train_hash(stage, data, run, gauges, pictures, title)
         if self.config.synthesises:
             facts["stage2_gauges"] = gauges()
@@ -231,7 +234,7 @@ class DSHGAN(GANHasher):
         classes, labels = labels_by_class(data.labels, data.splits.labelled, PICTURED, rng)
 
         def draw() -> dict[str, np.ndarray]:
-            _, pictures = self.space.pictures(data.given[:1, 0], self.synthesise(labels))
+            _, pictures = self.space.pictures(data.for_gan[:1, 0], self.synthesise(labels))
             rows = pictures.reshape(len(classes), PICTURED, *pictures.shape[1:])
             return {"synthetic_by_class": figures.image_grid(list(rows))}
 
@@ -273,7 +276,7 @@ class DSHGAN(GANHasher):
         """
         if not self.config.synthesises:
             return []
-        given = self.given(image_set.images, splits)
+        given = self.gan_inputs(image_set.images, splits)
         real = self._real_images(given, image_set, splits)
         near = self._near or self._nearest(real)
         by_class, label_sets, nearest = (

@@ -57,9 +57,16 @@ class SSGAHConfig(GANConfig):
     )
     unlabelled_positives: str = setting(
         "generated",
-        "p_syn of an unlabelled u in L_ssr: generated, G_p(u), as Eq. 5 has it; real, a control "
-        "without G: labelled images, of two classes, in an order that D is sure of",
+        "p_syn of an unlabelled u in L_ssr: generated, G_p(u), as Eq. 5 has it; real, a control: "
+        "L_ssr has nothing of G, but labelled images, of two classes, in an order that D is sure "
+        "of",
         choices=("generated", "real"),
+    )
+    stage0_code_length: int | None = setting(
+        None,
+        "bits of H in stage 0, by default code_length; with others its hash layer is not gone on "
+        "with, and a kept stage 0 serves all code lengths",
+        least=1,
     )
     exchanges: int = setting(
         6, "how many other images are asked (exchanged, real) for each u", least=1
@@ -94,6 +101,15 @@ class SSGAHConfig(GANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stage0_code_length is not None and not self.stage0_steps:
+            raise UserError(
+                "`stage0_code_length`: there is no stage 0; allowed with `stage0_steps` above 0"
+            )
+        if self.without_g and self.unlabelled_negatives == "exchanged":
+            raise UserError(
+                "`unlabelled_negatives`: exchanged, not with `unlabelled_positives`=real, which "
+                "has no G; allowed: generated"
+            )
         if self.ssr_updates_generator and self.cooperative_ssr:
             raise UserError(
                 "`cooperative_ssr`: not with `ssr_updates_generator`, by which G maximises L_ssr"
@@ -107,3 +123,8 @@ class SSGAHConfig(GANConfig):
                     f"`{name}`: {value} needs `ssr_confidence`, for without it images of the same "
                     "class would be negatives"
                 )
+
+    @property
+    def without_g(self) -> bool:
+        """Whether L_ssr has nothing of G."""
+        return self.unlabelled_positives == "real"

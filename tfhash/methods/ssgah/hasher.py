@@ -40,30 +40,29 @@ class SSGAH(GANHasher):
     stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
     @property
+    def has_gan(self) -> bool:
+        return self.config.variant != "baseline"
+
+    @property
     def variant(self) -> str | None:
         return None if self.config.variant == "ssgah" else self.config.variant
 
     def train_stages(
         self, image_set: ImageSet, splits: RetrievalSplits, run: Run
     ) -> dict[str, Any]:
-        if self.config.gate and not len(splits.unlabelled):
-            raise UserError("`gate`: needs unlabelled images, and there are none")
+        needs = {"gate": self.config.gate, "unlabelled_positives": self.config.without_g}
+        for name in (name for name, asked in needs.items() if asked and not len(splits.unlabelled)):
+            raise UserError(f"`{name}`: needs unlabelled images, and there are none")
         data = self.learning_data(image_set, splits)
         facts: dict[str, Any] = {}
         if self.config.stage0_steps:
-            alone = self._stage(
-                {"hash_network": self.hash_network},
-                rankings=RANKINGS["baseline"],
-                train_gan=False,
-                weight_ssr=0.0,
-            )
-            facts |= self.train_alone(alone, data, run)
+            facts |= self._alone(data, run)
         gauges: Gauge = dict
-        if self.config.variant != "baseline":
-            data = self.look(image_set.images, data, run)
+        if self.has_gan:
+            data = self.add_gan_inputs(image_set.images, data, run, facts)
             self._build_gan()
             gauges = Gauges(
-                data.given,
+                data.for_gan,
                 data.labels,
                 splits,
                 score=self._score,
@@ -77,6 +76,32 @@ class SSGAH(GANHasher):
             seconds = self.train_gan(stage, data, run, gauges, self._pictures(data))
             facts |= {"stage1_seconds": seconds, "stage1_gauges": gauges()}
         facts["stage2_seconds"] = self._second_stage(data, gauges, facts, run)
+        return facts
+
+    def _alone(self, data: LearningData, run: Run) -> dict[str, float]:
+        """Stage 0. Where it has other bits than H, H gets all but the hash layer of it."""
+        bits = self.config.stage0_code_length or self.code_length
+        network = self.hash_network
+        if bits != self.code_length:
+            keras.utils.set_random_seed(self.seed)
+            with self.strategy.scope():
+                network = self.hash_network_kind(
+                    bits, network.backbone, self.hidden_widths(), self.config.dropout
+                )
+                network.build((None, *self.space.item_shape))
+        stage = self._stage(
+            {"hash_network": network},
+            rankings=RANKINGS["baseline"],
+            train_gan=False,
+            weight_ssr=0.0,
+            code_length=bits,
+        )
+        facts = self.train_alone(stage, data, run, bits)
+        if network is not self.hash_network:
+            layers = zip(self.hash_network.hidden_layers, network.hidden_layers, strict=True)
+            for ours, of_stage0 in layers:
+                ours.set_weights(of_stage0.get_weights())
+            self.start_scores(data)
         return facts
 
     def _build_gan(self) -> None:
@@ -123,30 +148,23 @@ class SSGAH(GANHasher):
             train_gan=config.variant in ("ssgah", "w_ar"),
             weight_ssr=weight_ssr,
         )
-        first = not config.stage0_steps
+        own_bits = config.stage0_code_length in (None, self.code_length)
+        first = not (config.stage0_steps and own_bits)
         stage = self.compile(stage, Pace(self.settings.steps, config.hash_learning_rate, first))
         pictures = self._pictures(data) if stage.train_gan else dict
         watch = gauges if stage.train_gan else dict
-        alone = config.variant == "baseline"
-        number = self.stages() - alone
-        title = f"stage {number} of {number} (hash network)"
+        title = f"stage {self.stages()} of {self.stages()} (hash network)"
         return self.train_hash(stage, data, run, watch, pictures, title)
 
     def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
+        options = {"code_length": self.code_length, "seed": self.seed, **options}
         with self.strategy.scope():
-            return SSGAHStage(
-                networks,
-                self.space,
-                self.config,
-                code_length=self.code_length,
-                seed=self.seed,
-                **options,
-            )
+            return SSGAHStage(networks, self.space, self.config, **options)
 
     def make_batches(self, data: LearningData, stage: int) -> TrainingBatches:
         settings, config, space = self.settings, self.config, self.space
-        alone = config.variant == "baseline"
-        other_view = config.other_view or data.seen is not None or space.has_strong_views
+        alone = not self.has_gan
+        other_view = config.other_view or data.gan_inputs is not None or space.has_strong_views
         unlabelled_size = settings.unlabelled_group_size
         if alone or not len(data.splits.unlabelled):
             unlabelled_size = 0
@@ -162,8 +180,8 @@ class SSGAH(GANHasher):
             seed=(self.seed, stage),
             unlabelled_augment=space.unlabelled_augment if stage else None,
             other_view=other_view and stage == 1 and not alone,
-            other_augment=space.weak_view if data.seen is None else random_view,
-            others=data.seen,
+            other_augment=space.weak_view if data.gan_inputs is None else random_view,
+            others=data.gan_inputs,
         )
 
     def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +205,7 @@ class SSGAH(GANHasher):
 
     def _pictures(self, data: LearningData) -> Callable[[], dict[str, np.ndarray]]:
         """What draws a grid of x, G_p(x) and G_n(x) for eight images."""
-        x = data.given[samples(data.splits, 8), 0]
+        x = data.for_gan[samples(data.splits, 8), 0]
 
         def draw() -> dict[str, np.ndarray]:
             rows = self.space.pictures(x, *self.synthesise(x))
@@ -197,9 +215,9 @@ class SSGAH(GANHasher):
 
     def draw(self, image_set: ImageSet, splits: RetrievalSplits, directory: Path) -> list[Path]:
         """The synthetic triplets of up to twelve images, as in Fig. 3 of the paper."""
-        if self.config.variant == "baseline":
+        if not self.has_gan:
             return []
-        given = self.given(image_set.images, splits)
+        given = self.gan_inputs(image_set.images, splits)
         x = given[samples(splits, 12), 0]
         path = directory / "synthetic_triplets.png"
         of_x, positive, negative = self.space.pictures(x, *self.synthesise(x))

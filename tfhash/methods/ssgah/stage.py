@@ -187,16 +187,16 @@ class SSGAHStage(Stage):
 
         of: the codes [B, j, k] of x and of "p", G_p(x); seen: what G saw as x.
         """
-        config, total = self.config, seen.shape[1]
-        real = config.unlabelled_positives == "real"
+        config, total, real = self.config, seen.shape[1], self.config.without_g
         exchanges = config.exchanges if real or config.unlabelled_negatives == "exchanged" else 0
-        negative = synthetic[1][:, :labelled] if exchanges else synthetic[1]
-        of["n"] = self._hash_synthetic(negative, 2)
+        if not real:
+            negative = synthetic[1][:, :labelled] if exchanges else synthetic[1]
+            of["n"] = self._hash_synthetic(negative, 2)
         unlabelled = tf.tile(tf.range(labelled, total)[None], [tf.shape(seen)[0], 1])
         unlabelled = tf.ensure_shape(unlabelled, [None, total - labelled])
         kinds = losses.semi_supervised_kinds(triplets, unlabelled, exchanges, real)
         hinges = [losses.triplet_hinge(self.margin_ssr, *losses.gather_kind(of, k)) for k in kinds]
-        kept = self._confident(kinds, seen, synthetic)
+        kept = self._confident(kinds, seen, synthetic, labelled)
         pairs = list(zip(hinges, kept, strict=True))
         active = [losses.mean_of_kept(tf.cast(h > 0, tf.float32), kept) for h, kept in pairs]
         return {
@@ -206,21 +206,23 @@ class SSGAHStage(Stage):
             "ssr_weight": self.weight_ssr * self.ramp(config.ssr_from, config.ssr_ramp),
         }
 
-    def _confident(self, kinds: Sequence[losses.Kind], seen, synthetic) -> list[tf.Tensor]:
+    def _confident(
+        self, kinds: Sequence[losses.Kind], seen, synthetic, labelled: int
+    ) -> list[tf.Tensor]:
         """Which triplets are kept, 1.0 or 0.0 [B, t] a kind: of the unlabelled, those D is sure of.
 
         Those of a labelled query have a real image on one side, and all stay.
         """
         margin = self.config.ssr_confidence
         kept = [tf.ones(tf.shape(kind[0][1])) for kind in kinds]
-        if margin is None or len(kinds) < 3:
+        if margin is None or seen.shape[1] == labelled:
             return kept
         items = [self.space.to_gan(ungrouped(seen)), *(ungrouped(s) for s in synthetic)]
         embedded = tf.split(self.discriminator.embed(tf.concat(items, 0)), 3)
         of = {source: grouped(e, seen) for source, e in zip("xpn", embedded, strict=True)}
-        u, p, n = (ungrouped(item) for item in losses.gather_kind(of, kinds[2]))
+        u, p, n = (ungrouped(item) for item in losses.gather_kind(of, kinds[-1]))
         order = self.discriminator.compare(u, p, n) - self.discriminator.compare(u, n, p)
-        kept[2] = tf.cast(grouped(order, kept[2]) > margin, tf.float32)
+        kept[-1] = tf.cast(grouped(order, kept[-1]) > margin, tf.float32)
         return kept
 
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
