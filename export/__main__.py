@@ -23,9 +23,9 @@ from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import unwritable  # noqa: E402
 from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
+from tfhash.export.folded import folded  # noqa: E402
 from tfhash.export.verify import VerificationError  # noqa: E402
 from tfhash.hashers.shallow import ShallowSettings  # noqa: E402
-from tfhash.networks import folding  # noqa: E402
 from tfhash.runs import finished, folder  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 
@@ -97,7 +97,7 @@ def export_run(
     """Publishes the encoder of a run folder, prints where and how to load it; returns where.
 
     verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer. fold: see
-    `folding.folded_encoder`. own: where the files of the run are now, and allow_pickle_weights, by
+    `folded.folded`. own: where the files of the run are now, and allow_pickle_weights, by
     the names of flags.
     Raises UserError for a folder without a finished run or an export_dir that cannot be made, and
     what `save` raises.
@@ -105,7 +105,7 @@ def export_run(
     encoder, arguments = _read(model_dir, export_dir, own)
     limit = folder.read(model_dir)[0].experiment.max_image_megapixels
     images = _images(model_dir, own) if verified else None
-    encoder = _folded(encoder, images) if fold else encoder
+    encoder = folded(encoder, images) if fold else encoder
     path = export.save(
         encoder, **arguments, images=images, export_dir=export_dir, max_image_megapixels=limit
     )
@@ -134,7 +134,7 @@ def export_file(
     """
     encoder, arguments = _read(model_dir, export_dir, own)
     images = _images(model_dir, own) if verified else None
-    encoder = _folded(encoder, images) if fold else encoder
+    encoder = folded(encoder, images) if fold else encoder
     if kind == "tflite":
         path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
         tflite.save(encoder, **arguments, precision=precision, path=path)
@@ -150,22 +150,6 @@ def export_file(
         difference = portable.difference(codes(path, images), images, saved_model)
     print(f"beside the SavedModel {difference}")
     return path
-
-
-def _folded(encoder: Any, images: np.ndarray | None) -> Any:
-    """The encoder without what batch normalisation can be folded; tells what that changes."""
-    count = folding.count(encoder.backbone) if getattr(encoder, "backbone", None) else 0
-    if not count:
-        return encoder
-    folded = folding.folded_encoder(encoder)
-    said = f"folded {count} batch normalisations into the layers before them"
-    if images is not None:
-        bits, others = (
-            part.predict(images, batch_size=32, verbose=0) > 0.5 for part in (encoder, folded)
-        )
-        said += f": {(bits != others).sum():,} of {bits.size:,} bits differ"
-    print(said)
-    return folded
 
 
 def _images(model_dir: Path, own: Mapping[str, Any]) -> np.ndarray:

@@ -18,6 +18,7 @@ from tfhash import paths
 from tfhash.data import images as image_ops
 from tfhash.data.arrays import as_images
 from tfhash.export import aside, fingerprint, operations, signatures, verify, warmup
+from tfhash.export.folded import folded
 from tfhash.hashers.base import Hasher
 
 METADATA_FILE = Path("assets.extra", "tfhash.json")
@@ -68,19 +69,22 @@ def export_saved_model(
     images: np.ndarray | None = None,
     metadata: Mapping[str, Any] | None = None,
     max_image_megapixels: int = image_ops.MEGAPIXELS,
+    fold: bool = True,
 ) -> Path:
     """Publishes what a hasher has learned as `export_dir/N`, a SavedModel; see `save`.
 
     images: uint8 [n >= 1, H, W, 3], real images with which the SavedModel is verified in a process
     that has no tfhash; None: nothing is verified. metadata: further JSON values for
     `assets.extra/tfhash.json`. max_image_megapixels: pixels that an image file may have, in
-    millions, as the flag of training. Returns the published folder. UserError before the hasher has
+    millions, as the flag of training. fold: whether batch normalisation becomes part of the layers
+    before it, see `folded.folded`. Returns the published folder. UserError before the hasher has
     learned.
     """
     if images is not None:
         images = as_images(images, "images", hasher.image_size)
+    encoder = folded(hasher.encoder, images) if fold else hasher.encoder
     return save(
-        hasher.encoder,
+        encoder,
         code_length=hasher.code_length,
         image_size=hasher.image_size,
         metadata={"method": hasher.method(), "seed": hasher.seed, **(metadata or {})},

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfhash.data import images as image_ops
 from tfhash.errors import UserError
 from tfhash.export import __main__ as export_command
-from tfhash.export import aside, operations, saved_model, signatures, verify
+from tfhash.export import aside, folded, operations, saved_model, signatures, verify
 from tfhash.networks.hash_layer import HashNetwork
 from tfhash.runs import finished
 from tfhash.runs import folder as run_folder
@@ -226,11 +226,8 @@ def test_the_command_publishes_a_run_and_shows_how_to_load_it(
     assert printed.getvalue().startswith("[[")
 
 
-@pytest.mark.parametrize("fold", [True, False])
-def test_batch_normalisation_is_folded_and_the_bits_that_differ_are_told(
-    fold, tiny, command, run_of_encoder, monkeypatch, tmp_path
-):
-    """The exported graph has a normalisation less; Keras' codes and its own are compared."""
+def normalised_network():
+    """H with a normalisation after its only convolution."""
     keras.utils.set_random_seed(0)
     x = keras.Input((SIZE, SIZE, 3))
     y = keras.layers.Conv2D(6, 3, strides=4, name="convolution")(x / 255)
@@ -238,6 +235,15 @@ def test_batch_normalisation_is_folded_and_the_bits_that_differ_are_told(
     backbone = keras.Model(x, keras.layers.GlobalAveragePooling2D()(y))
     network = HashNetwork(CODE_LENGTH, backbone)
     network.build((None, SIZE, SIZE, 3))
+    return network
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_batch_normalisation_is_folded_and_the_bits_that_differ_are_told(
+    fold, tiny, command, run_of_encoder, monkeypatch, tmp_path
+):
+    """The exported graph has a normalisation less; Keras' codes and its own are compared."""
+    network = normalised_network()
     hasher = types.SimpleNamespace(encoder=network, code_length=CODE_LENGTH, image_size=SIZE)
     monkeypatch.setattr(finished, "load", lambda model_dir: hasher)
     ended = command(export_command, f"--model_dir={tmp_path}", *([] if fold else ["--nofold"]))
@@ -246,6 +252,25 @@ def test_batch_normalisation_is_folded_and_the_bits_that_differ_are_told(
     assert (said in ended.output) == fold and "verified on 99 images" in ended.output
     names = {v.name for v in tf.saved_model.load(str(tmp_path / "export" / "1")).variables}
     assert any("moving_mean" in name for name in names) != fold
+
+
+def test_a_hasher_in_python_is_folded_too(monkeypatch, tmp_path):
+    """And where that would change codes, nothing is published."""
+    hasher = types.SimpleNamespace(
+        encoder=normalised_network(), code_length=CODE_LENGTH, image_size=SIZE, seed=0,
+        method=lambda: "ssgah",
+    )  # fmt: skip
+    for fold in (True, False):
+        folder = saved_model.export_saved_model(hasher, tmp_path / str(fold), fold=fold)
+        names = {v.name for v in tf.saved_model.load(str(folder)).variables}
+        assert any("moving_mean" in name for name in names) != fold
+    images = np.random.default_rng(0).integers(0, 256, (9, SIZE, SIZE, 3), np.uint8)
+    other = normalised_network()
+    other.set_weights([-weight for weight in other.get_weights()])
+    monkeypatch.setattr(folded.folding, "folded_encoder", lambda encoder: other)
+    with pytest.raises(verify.VerificationError, match=r"bits differ; allowed: --nofold, fold=Fa"):
+        saved_model.export_saved_model(hasher, tmp_path / "other", images=images)
+    assert not list((tmp_path / "other").glob("*"))
 
 
 def test_without_verification_the_command_says_so(run_of_encoder, command, monkeypatch, tmp_path):

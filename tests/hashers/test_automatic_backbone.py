@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+import tfhash
 from tfhash.errors import UserError
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.hashers.shallow import ShallowSettings
-from tfhash.networks import efficientnet_lite
+from tfhash.networks import backbones, efficientnet_lite
 from tfhash.runs.configurations import Configurations
 
 
@@ -29,12 +31,37 @@ def test_auto_is_efficientnet_lite0_with_weights_of_imagenet(settings, monkeypat
 
 
 def test_a_run_s_record_says_what_auto_was(configurations, monkeypatch):
-    """So it can be gone on with where `auto` would be something else."""
     with_package(monkeypatch, True)
     given = configurations("--method=itq", "--features=backbone", "--backbone=auto")
     assert given.values["backbone"] == "efficientnet_lite0"
     with_package(monkeypatch, False)
     assert Configurations.of(given.values).deciding == given.deciding
+
+
+def test_what_was_saved_is_loaded_without_the_package(monkeypatch, tmp_path):
+    """Its folder has all weights of the network."""
+    # A smaller network in its place, for the real one takes seconds.
+    monkeypatch.setitem(backbones._OWN, "efficientnet_lite0", backbones._OWN["small_cnn"])
+    monkeypatch.setattr(efficientnet_lite, "load_imagenet", lambda trunk: None)
+    with_package(monkeypatch, True)
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    hasher = tfhash.DHN(
+        code_length=12, backbone="auto", backbone_size=16, steps=1, batch_size=6, checkpoint_every=1
+    )
+    hasher.fit(images, np.arange(12) % 3)
+    hasher.save(tmp_path / "saved")
+
+    def is_gone(trunk):
+        raise UserError("`weights`: not installed")
+
+    monkeypatch.setattr(efficientnet_lite, "load_imagenet", is_gone)
+    with_package(monkeypatch, False)
+    loaded = tfhash.load(tmp_path / "saved")
+    np.testing.assert_array_equal(loaded.encode(images), hasher.encode(images))
+    with pytest.raises(UserError, match="not installed"):
+        tfhash.DHN(code_length=12, backbone="efficientnet_lite0", weights="imagenet").fit(
+            images, np.arange(12) % 3
+        )
 
 
 def test_without_the_package_there_is_one_line_with_what_to_do(settings, monkeypatch):

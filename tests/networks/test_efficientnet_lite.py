@@ -106,8 +106,7 @@ def test_folded_weights_answer_as_normalisation_does(name):
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_every_tensor_has_its_place():
-    """Each one changed by itself changes the features."""
+def test_tensors_of_the_start_the_middle_and_the_end_change_the_features():
     name = "efficientnet_lite0"
     tensors = torch_tensors(name)
     images = np.random.default_rng(1).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
@@ -154,6 +153,14 @@ def photographs() -> np.ndarray:
         begin = (photo.shape[1] - photo.shape[0]) // 2
         found.append(photo[:, begin : begin + photo.shape[0]])
     return np.float32(found)
+
+
+def test_a_file_of_weights_that_is_another_one_is_refused(monkeypatch, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"one changed byte")
+    monkeypatch.setattr(lite, "imagenet_file", lambda name: path)
+    with pytest.raises(UserError, match="its sha256 is another one than expected"):
+        lite.load_imagenet(lite.build("efficientnet_lite0", 32))
 
 
 def test_imagenet_s_weights_name_a_palace_and_a_daisy(photographs):

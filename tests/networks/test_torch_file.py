@@ -35,7 +35,9 @@ class Pickler(pickle._Pickler):  # the one in Python, in which `save` can be cha
     """Writes globals by name alone, and storages as torch does: by a persistent id."""
 
     def save(self, thing, save_persistent_id=True):
-        if isinstance(thing, Named):
+        if isinstance(thing, Written):
+            self.write(thing.instructions)
+        elif isinstance(thing, Named):
             self.write(f"c{thing.module}\n{thing.name}\n".encode())
         elif isinstance(thing, Call):
             self.save(thing.function)
@@ -119,13 +121,67 @@ def test_a_hostile_file_is_refused_and_not_run(name, file, tmp_path, monkeypatch
     ) as caught:
         torch_file.read(path)
     assert "\n" not in str(caught.value) and not (tmp_path / "TOUCHED").exists()
-    pickle_alone = pickle.dumps(os.getcwd)  # hostile from its first byte on
-    with pytest.raises(UserError, match="it names posix.getcwd"):
-        torch_file.read(file(pickle_alone))
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):  # hostile from its first byte on
+        alone = pickle.dumps(os.getcwd, protocol)
+        with pytest.raises(UserError, match=r"it (names posix.getcwd|has the instruction \w+)"):
+            torch_file.read(file(alone))
+
+
+class Written:
+    """Bytes that stand in a pickle as they are."""
+
+    def __init__(self, instructions: bytes):
+        self.instructions = instructions
+
+
+NAME = b"ctorch._utils\n_rebuild_tensor_v2\n"
+TRICKS = {
+    "a state for a function": (NAME + b"}b", "_Name in the place of dict"),
+    "a state for a storage": (b"K\x01}b", "int in the place of dict"),
+    "a key of nested tuples": (
+        b"}K\x01" + b"\x85" * 300_000 + b"K\x01s",
+        "tuple in the place of str",
+    ),
+    "a number as a name": (b"K\x01)R", "int in the place of _Name"),
+    "a call with too little": (NAME + b")R", "calls torch._utils._rebuild_tensor_v2 with other"),
+    "a dictionary of arguments": (
+        b"ccollections\nOrderedDict\nK\x01\x85R",
+        "calls collections.OrderedDict with other",
+    ),
+    "more than there is": (b"\x87", "takes more than there is"),
+    "an extension": (b"\x82\x01", "has the instruction EXT1"),
+    "a class from the stack": (
+        b"\x8c\x02os\x8c\x06system\x93",
+        "has the instruction SHORT_BINUNICODE",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRICKS)
+def test_an_instruction_in_the_wrong_place_is_one_line(name, file):
+    """And nothing of this process is changed by it."""
+    instructions, reason = TRICKS[name]
+    before = dict(vars(torch_file))
+    with pytest.raises(UserError, match=f"`weights`: .*{reason}") as caught:
+        torch_file.read(file(written(Written(instructions), {})))
+    assert "\n" not in str(caught.value) and dict(vars(torch_file)) == before
+
+
+@pytest.mark.parametrize(
+    ("shape", "count", "reason"),
+    [((2**24,), 1, "more elements than its storage"), ((100_000,), 3000, "300000000 elements")],
+)
+def test_a_small_file_asks_for_no_large_memory(shape, count, reason, file):
+    """By a stride of 0, or by many tensors of one storage."""
+    one = tensor(Storage("0", 100_000), 0, shape, (0 if count == 1 else 1,))
+    tensors = {str(number): one for number in range(count)}
+    path = file(written(tensors, {"0": np.zeros(100_000, "<f4")}))
+    with pytest.raises(UserError, match=reason):
+        torch_file.read(path)
 
 
 DAMAGED = {
-    "nothing": (b"", "Ran out of input"),
+    "nothing": (b"", "pickle exhausted"),
     "text": (b"weights", "is no file of tensors"),
     "another start": (written({}, {}, magic=1), "does not begin as files of torch.save"),
     "big-endian": (written({}, {}, little_endian=False), "big-endian"),

@@ -55,6 +55,7 @@ class Hasher(abc.ABC):
     Settings: ClassVar[type]
     paper_backbones: ClassVar[tuple[str, ...]] = ()  # networks of the method's paper, where known
     learns_from_labels: ClassVar[bool] = True
+    saves_backbone: ClassVar[bool] = False  # whether `save_weights` keeps that of its network too
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -71,6 +71,7 @@ class HashNetworkHasher(Hasher):
     """
 
     Settings = DeepSettings
+    saves_backbone = True
     takes_triplets: ClassVar[bool] = True
     keeps_rows: ClassVar[bool] = False
     settings: DeepSettings

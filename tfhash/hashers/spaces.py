@@ -157,6 +157,12 @@ class FeatureSpace(Space):
                     f"`{name}`: strong; not on features of a frozen backbone, which are computed "
                     "once; allowed: weak"
                 )
+        for name, plain in (("standardise_features", False), ("trunk_rate", 1), ("trunk_from", 0)):
+            if getattr(settings, name, plain) != plain:
+                raise UserError(
+                    f"`{name}`: {getattr(settings, name)}; not on features of a frozen backbone, "
+                    f"which does not learn; allowed: {plain}"
+                )
         self.augment = self.unlabelled_augment = self.weak_view = random_view
         self.backbone = build_backbone(settings, "all")
         width = self.backbone.output_shape[-1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +55,26 @@ _NATIVE_SIZE = {
 }
 
 
+_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
 def names() -> list[str]:
     """The names `build` takes: our networks, then keras.applications in lower case."""
     return [*_OWN, *_APPLICATIONS]
+
+
+@contextlib.contextmanager
+def weights_follow() -> Iterator[None]:
+    """Networks built meanwhile have random weights in the place of ImageNet's: others follow.
+
+    So what a run has saved can be loaded where the package of those weights is not installed, and
+    without a download.
+    """
+    token = _FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        _FOLLOW.reset(token)
 
 
 def build(
@@ -92,6 +111,8 @@ def build(
     if input_size is not None and input_size < 1:
         raise UserError(f"`backbone_size`: {input_size} is not allowed; at least 1 pixel")
     size = _NATIVE_SIZE.get(name, 224) if input_size is None else input_size
+    if weights == "imagenet" and _FOLLOW.get():
+        weights = None
     trunk = _trunk(name, size, weights)
     if weights == "imagenet" and name in efficientnet_lite.NETWORKS:
         efficientnet_lite.load_imagenet(trunk)

@@ -25,17 +25,27 @@ MEAN, SCALE = 127.0, 128.0  # of the pixels
 
 
 class Scaling(NamedTuple):
-    """What makes a network of the family: factors of widths and repeats, and its side in px."""
+    """What makes a network of the family: factors of widths and repeats, and its side in px.
+
+    sha256: of the file of weights of ImageNet in its pip package.
+    """
 
     width: float
     depth: float
     size: int
+    sha256: str
 
 
 NETWORKS = {
-    "efficientnet_lite0": Scaling(1.0, 1.0, 224),
-    "efficientnet_lite1": Scaling(1.0, 1.1, 240),
-    "efficientnet_lite2": Scaling(1.1, 1.2, 260),
+    "efficientnet_lite0": Scaling(
+        1.0, 1.0, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    "efficientnet_lite1": Scaling(
+        1.0, 1.1, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    "efficientnet_lite2": Scaling(
+        1.1, 1.2, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
+    ),
 }
 
 # repeats, kernel, stride, expansion, filters
@@ -123,7 +133,7 @@ def load_imagenet(trunk: keras.Model) -> None:
 
     UserError where it is not installed, or its file is not what it was.
     """
-    load(trunk, torch_file.read(imagenet_file(trunk.name)))
+    load(trunk, torch_file.read(imagenet_file(trunk.name), NETWORKS[trunk.name].sha256))
 
 
 def imagenet_file(name: str) -> Path:

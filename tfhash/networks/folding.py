@@ -62,11 +62,13 @@ def count(network: keras.Model) -> int:
 
 def _pairs(network: keras.Model) -> Iterator[tuple[str, str]]:
     """The names of each layer that can take the normalisation after it, and of that one."""
+    answers = {id(tensor._keras_history.operation) for tensor in network.outputs}
     for layer in network.layers:
         if not isinstance(layer, layers.BatchNormalization) or layer.axis not in (-1, 3):
             continue
         (before,) = {node.operation for of in layer._inbound_nodes for node in of.parent_nodes}
         alone = len(before._outbound_nodes) == 1 and len(layer._inbound_nodes) == 1
+        alone = alone and id(before) not in answers
         if alone and type(before) in _KERNELS and before.activation is keras.activations.linear:
             yield before.name, layer.name
 

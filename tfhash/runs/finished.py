@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tfhash import methods, places, settings
 from tfhash.data import sources
 from tfhash.errors import UserError
 from tfhash.hashers.base import Hasher
+from tfhash.networks import backbones
 from tfhash.runs import experiment, folder
 from tfhash.training.run import CHECKPOINTS, SAVED
 
@@ -43,7 +45,8 @@ def load(
     if (directory / SAVED).is_file():
         return _saved(directory, own)
     configurations, metrics = folder.read(directory, own)
-    hasher = configurations.hasher(metrics["image_size"])
+    with _weights_follow(configurations.hasher_class):
+        hasher = configurations.hasher(metrics["image_size"])
     hasher.load_weights(directory / CHECKPOINTS)
     return hasher
 
@@ -60,9 +63,15 @@ def _saved(directory: Path, own: dict[str, Any]) -> Hasher:
         raise UserError(f"cannot read {path} ({error}); allowed: what save has written") from None
     kept = description.get("places")
     config, of_kind = (places.taken(part, kept, directory, own) for part in parts)
-    hasher = method.of(config, of_kind, **rest)
+    with _weights_follow(method):
+        hasher = method.of(config, of_kind, **rest)
     hasher.load_weights(directory)
     return hasher
+
+
+def _weights_follow(method: type[Hasher]) -> contextlib.AbstractContextManager[None]:
+    """Weights of ImageNet need not be there where the folder has all weights of the network."""
+    return backbones.weights_follow() if method.saves_backbone else contextlib.nullcontext()
 
 
 def sample_images(model_dir: str | Path, count: int, **own: Any) -> np.ndarray:
