@@ -22,7 +22,7 @@ from tfhash.errors import UserError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # of torch.save before version 1.6
 _PROTOCOL = 1001
-_DTYPES = {
+_DTYPES: dict[str, np.dtype] = {
     "torch FloatStorage": np.dtype("<f4"),
     "torch HalfStorage": np.dtype("<f2"),
     "torch LongStorage": np.dtype("<i8"),
