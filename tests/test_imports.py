@@ -29,7 +29,7 @@ FLOORS = (
     ),
     ("tfhash.settings", "tfhash.losses", "tfhash.figures"),
     ("tfhash.evaluation", "tfhash.cli", "tfhash.places"),
-    ("tfhash.data", "tfhash.networks", "tfhash.features"),
+    ("tfhash.data", "tfhash.networks", "tfhash.features", "tfhash.search"),
     ("tfhash.training", "tfhash.layers"),
     ("tfhash.hashers",),
     ("tfhash.methods",),

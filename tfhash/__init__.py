@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from tfhash.evaluation import evaluate as evaluate
     from tfhash.export import export_saved_model as export_saved_model
     from tfhash.runs.finished import load as load
+    from tfhash.search.index import Index as Index
 
 __version__ = "0.1.0"
 
 _FACE = {
+    "Index": "tfhash.search.index",
     "UserError": "tfhash.errors",
     "export_saved_model": "tfhash.export",
     "load": "tfhash.runs.finished",

@@ -1,0 +1,300 @@
+"""An index of codes: the nearest of a query by Hamming distance, with their ids and payload."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfhash import codes as code_arrays
+from tfhash.errors import UserError, unwritable
+from tfhash.names import shown
+from tfhash.search import scan
+from tfhash.search.store import Store
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, one of each a query, nearest first; items at one distance by their id.
+
+    ids: names; distances: int64, in bits; payload: what was stored with each item, None of none;
+    ties_cut: int64 [q], how many other items are as far as the last one that was answered.
+    """
+
+    ids: list[list[str]]
+    distances: list[np.ndarray]
+    payload: list[list[Any]]
+    ties_cut: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Index:
+    """Codes with ids, searched by Hamming distance.
+
+        index = tfhash.Index(codes, ids=paths, code_length=48)
+        found = index.search(hasher.encode(photos), k=10)
+        index.save("mine.index"); index = tfhash.Index.load("mine.index")
+
+    Every code is compared (`backend="exact"`), a million of 48 bits in about a millisecond. An
+    index that was loaded, or made with a `path`, lives in its folder: what `add` and `remove` have
+    answered is on the disk, whatever ends the process.
+
+    Args:
+        codes: packed uint8 [n, ceil(code_length / 8)], or None for an index without items.
+        ids: a name of each, no two the same.
+        code_length: k, the bits of a code.
+        payload: of each item any JSON value, or None; `where` filters by the values of objects.
+        path: a folder to keep it in, which may not hold one; None: in memory.
+        model: the fingerprint of the export that made the codes; codes of another are refused.
+    """
+
+    def __init__(
+        self,
+        codes: ArrayLike | None = None,
+        *,
+        ids: Sequence[str] = (),
+        code_length: int,
+        payload: Sequence[Any] | None = None,
+        path: Path | str | None = None,
+        model: str = "",
+    ):
+        width = -(-code_length // 8) if code_arrays.is_whole(code_length) else 0
+        if codes is None:
+            codes = np.zeros((0, max(width, 0)), np.uint8)
+        checked = _codes(codes, code_length)
+        self._lock = threading.RLock()
+        self._store = Store(None if path is None else Path(path).expanduser(), code_length)
+        if model:
+            with self._store.transaction():
+                self._store.set_meta("model", model)
+        if len(checked) or len(ids):
+            self.add(checked, ids=ids, payload=payload)
+
+    @classmethod
+    def load(cls, path: Path | str, *, check: bool = True) -> Index:
+        """The index of a folder. UserError where there is none, or it is damaged.
+
+        check: read all codes and compare their checksums.
+        """
+        index = cls.__new__(cls)
+        index._lock = threading.RLock()
+        index._store = Store(Path(path).expanduser())
+        if check:
+            index._store.check()
+        return index
+
+    def save(self, path: Path | str) -> None:
+        """Writes the items to a folder, in one move. UserError where one is there already.
+
+        The index itself stays where it is.
+        """
+        path = Path(path).expanduser()
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise UserError(f"`path`: {shown(path)} is there already; allowed: a new folder")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+        except OSError as error:
+            raise unwritable("`path`", path, error) from None
+        try:
+            with self._lock, contextlib.closing(Store(temporary, self.code_length)) as copy:
+                rows = np.sort(self._store.rows)
+                content = self._store.content()
+                with copy.transaction():
+                    copy.set_meta("model", self.model)
+                    for start in range(0, len(rows), scan.BLOCK):
+                        some = rows[start : start + scan.BLOCK]
+                        ids = self._store.ids(some)
+                        contents = [content[name] for name in ids]
+                        payload = self._store.payload(some)
+                        copy.append(self._store.codes[some], ids, payload, contents)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+    def close(self) -> None:
+        """Lets go of the files; the index cannot be used any more."""
+        with self._lock:
+            self._store.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._store)
+
+    def __contains__(self, name: str) -> bool:
+        with self._lock:
+            return bool(self._store.row_of([name]))
+
+    def __repr__(self) -> str:
+        where = self._store.directory
+        place = "in memory" if where is None else shown(where)
+        return f"Index({len(self):,} codes of {self.code_length} bits, {place})"
+
+    @property
+    def code_length(self) -> int:
+        return self._store.code_length
+
+    @property
+    def model(self) -> str:
+        """The fingerprint of the export that made the codes; empty where none is known."""
+        return self._store.meta("model")
+
+    @property
+    def notes(self) -> list[str]:
+        """What was found and mended when the index was loaded."""
+        return list(self._store.told)
+
+    def ids(self) -> list[str]:
+        """All ids, in their order."""
+        with self._lock:
+            return self._store.ids(self._store.rows)
+
+    def codes(self, ids: Sequence[str]) -> np.ndarray:
+        """The codes of items, packed uint8 [n, w]. UserError for an id that is not there."""
+        with self._lock:
+            rows = self._rows_of(ids)
+            return scan.to_codes(self._store.codes[rows], self.code_length)
+
+    def payload(self, ids: Sequence[str]) -> list[Any]:
+        """What was stored with items. UserError for an id that is not there."""
+        with self._lock:
+            return self._store.payload(self._rows_of(ids))
+
+    def add(
+        self,
+        codes: ArrayLike,
+        *,
+        ids: Sequence[str],
+        payload: Sequence[Any] | None = None,
+        replace: bool = False,
+    ) -> None:
+        """Adds items, all or none of them: arguments as of the class.
+
+        replace: an item of the same id goes; without it UserError, as for an id that comes twice.
+        """
+        self.change(codes, ids=ids, payload=payload, replace=replace)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Removes items, all or none of them. UserError for an id that is not there."""
+        nothing = np.zeros((0, -(-self.code_length // 8)), np.uint8)
+        self.change(nothing, ids=(), remove=ids)
+
+    def change(
+        self,
+        codes: ArrayLike,
+        *,
+        ids: Sequence[str],
+        payload: Sequence[Any] | None = None,
+        content: Sequence[str] | None = None,
+        remove: Sequence[str] = (),
+        replace: bool = False,
+    ) -> None:
+        """Removes items, then adds others, all in one step; `add` and `remove` are parts of it.
+
+        content: of each added item what tells whether it has changed since, such as a digest.
+        """
+        checked = _codes(codes, self.code_length)
+        ids, remove = [*map(str, ids)], [*map(str, remove)]
+        for name, values in (("ids", ids), ("payload", payload), ("content", content)):
+            if values is not None and len(values) != len(checked):
+                raise UserError(
+                    f"`{name}`: {len(values):,}, but {len(checked):,} codes; allowed: one of each"
+                )
+        _no_twice(ids)
+        with self._lock, self._store.transaction():
+            self._rows_of(remove)
+            self._store.delete(remove)
+            there = list(self._store.row_of(ids))
+            if there and not replace:
+                raise UserError(
+                    f"`ids`: {_some(there)} already in the index; allowed: others, or replace=True"
+                )
+            self._store.delete(there)
+            self._store.append(scan.to_rows(checked), ids, payload, content)
+
+    def search(
+        self,
+        codes: ArrayLike,
+        *,
+        k: int | None = None,
+        radius: int | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Found:
+        """The k nearest items of each query, or all within a radius in bits, nearest first.
+
+        codes: packed uint8 [q, w]. Exactly one of k and radius; k by default 10. where: only items
+        whose payload has these values, such as {"label": "cat"}; of a list, one of them.
+        UserError for codes of another length, and for other numbers.
+        """
+        queries = scan.to_rows(_codes(codes, self.code_length))
+        if k is not None and radius is not None:
+            raise UserError("`k`: not with `radius`; allowed: one of them")
+        name, value = ("k", 10 if k is None else k) if radius is None else ("radius", radius)
+        least = 1 if name == "k" else 0
+        if not code_arrays.is_whole(value) or value < least:
+            raise UserError(f"`{name}`: {value!r}; allowed: whole numbers from {least} on")
+        with self._lock:
+            self._store.refresh()
+            found = self._find(queries, name, int(value), where)
+            return Found(
+                [self._store.ids(of_query.rows) for of_query in found],
+                [of_query.distances for of_query in found],
+                [self._store.payload(of_query.rows) for of_query in found],
+                np.array([of_query.ties_cut for of_query in found], np.int64),
+            )
+
+    def _find(
+        self, queries: np.ndarray, name: str, value: int, where: Mapping[str, Any] | None
+    ) -> list[scan.Rows]:
+        store = self._store
+        rank = store.rank
+        allowed = rank >= 0 if where is None else store.where(where)
+        search = scan.k_nearest if name == "k" else scan.within
+        everything = where is None and len(store.rows) == len(rank)
+        return search(queries, store.codes, value, rank, None if everything else allowed)
+
+    def _rows_of(self, ids: Sequence[str]) -> np.ndarray:
+        found = self._store.row_of(ids)
+        if lacking := [name for name in ids if name not in found]:
+            raise UserError(f"`ids`: {_some(lacking)} not in the index")
+        return np.array([found[name] for name in ids], np.int64)
+
+
+def _codes(codes: ArrayLike, code_length: int) -> np.ndarray:
+    try:
+        return code_arrays.validate_codes(codes, code_length)
+    except ValueError as error:
+        raise UserError(f"`codes`: {error}") from None
+
+
+def _no_twice(ids: Sequence[str]) -> None:
+    seen: set[str] = set()
+    twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+    if twice:
+        raise UserError(f"`ids`: {_some(twice)} twice; allowed: each once")
+
+
+def _some(names: Sequence[str]) -> str:
+    """Two of the names, and how many more there are."""
+    shown_names = ", ".join(shown(name) for name in names[:2])
+    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+    return f"{shown_names}{more}"

@@ -1,0 +1,147 @@
+"""Exact search: the query against every code, in blocks that stay in the second-level cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BLOCK = 1 << 17
+
+
+class Rows(NamedTuple):
+    """What one query found: row numbers and distances in bits, both int64 [m], nearest first.
+
+    ties_cut: how many other rows are as far as the last one.
+    """
+
+    rows: np.ndarray
+    distances: np.ndarray
+    ties_cut: int = 0
+
+
+def to_rows(codes: np.ndarray) -> np.ndarray:
+    """Packed codes uint8 [n, w] as uint64 [n, ceil(w / 8)], zero bytes at the end of each.
+
+    Eight bytes at a time are compared; zeros change no distance.
+    """
+    count, width = codes.shape
+    padded = np.zeros((count, -(-width // 8) * 8), np.uint8)
+    padded[:, :width] = codes
+    return padded.view(np.uint64)
+
+
+def to_codes(rows: np.ndarray, code_length: int) -> np.ndarray:
+    """Undoes `to_rows`: uint64 [n, words] -> packed uint8 [n, ceil(code_length / 8)]."""
+    return np.ascontiguousarray(rows).view(np.uint8)[:, : -(-code_length // 8)]
+
+
+def distances(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Bits in which a query uint64 [words] differs from rows uint64 [n, words]: uint8 or uint16."""
+    found = np.bitwise_count(rows[:, 0] ^ query[0])
+    if rows.shape[1] > 1:
+        found = found.astype(np.uint16)
+        for word in range(1, rows.shape[1]):
+            found += np.bitwise_count(rows[:, word] ^ query[word])
+    return found
+
+
+def k_nearest(
+    queries: np.ndarray,
+    rows: np.ndarray,
+    k: int,
+    rank: np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> list[Rows]:
+    """The k nearest rows of each query; all of them where there are fewer.
+
+    queries: uint64 [q, words]; rows: uint64 [n, words]; rank: [n], the order of rows at one
+    distance; allowed: bool [n], which rows count, by default all.
+    """
+    candidates = [_Nearest(query, k) for query in queries]
+    _through_blocks(candidates, rows, allowed)
+    return [of_query.answer(rank) for of_query in candidates]
+
+
+def within(
+    queries: np.ndarray,
+    rows: np.ndarray,
+    radius: int,
+    rank: np.ndarray,
+    allowed: np.ndarray | None = None,
+) -> list[Rows]:
+    """The rows at most `radius` bits from each query; other arguments as of `k_nearest`."""
+    candidates = [_Within(query, radius) for query in queries]
+    _through_blocks(candidates, rows, allowed)
+    return [of_query.answer(rank) for of_query in candidates]
+
+
+def _through_blocks(
+    candidates: Sequence[_Within], rows: np.ndarray, allowed: np.ndarray | None
+) -> None:
+    # Blocks outside, queries inside: a file that is larger than the memory is read once.
+    for start in range(0, len(rows), BLOCK):
+        block = np.asarray(rows[start : start + BLOCK])
+        chosen = None
+        if allowed is not None:
+            chosen = np.flatnonzero(allowed[start : start + BLOCK])
+            block = block[chosen]
+        for of_query in candidates:
+            of_query.take(block, start, chosen)
+
+
+class _Within:
+    """The rows that a query has found so far: those up to `limit`."""
+
+    def __init__(self, query: np.ndarray, limit: int):
+        self.query, self.limit = query, limit
+        self.rows: list[np.ndarray] = []
+        self.distances: list[np.ndarray] = []
+
+    def take(self, block: np.ndarray, start: int, chosen: np.ndarray | None) -> None:
+        of_block = distances(self.query, block)
+        found = np.flatnonzero(of_block <= self.limit)
+        if len(found):
+            self.distances.append(of_block[found].astype(np.int64))
+            self.rows.append((found if chosen is None else chosen[found]) + start)
+            self.narrow()
+
+    def narrow(self) -> None:
+        """Lowers the limit, where what was found allows it."""
+
+    def answer(self, rank: np.ndarray) -> Rows:
+        rows, found = self._found()
+        order = np.lexsort((rank[rows], found))
+        return Rows(rows[order], found[order])
+
+    def _found(self) -> tuple[np.ndarray, np.ndarray]:
+        if not self.rows:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
+        return np.concatenate(self.rows), np.concatenate(self.distances)
+
+
+class _Nearest(_Within):
+    """The same of its k nearest: the limit is the distance of the k-th one so far."""
+
+    def __init__(self, query: np.ndarray, k: int):
+        self.most = 64 * len(query)
+        super().__init__(query, self.most)
+        self.k = k
+        self.counts = np.zeros(self.most + 1, np.int64)
+
+    def narrow(self) -> None:
+        self.counts += np.bincount(self.distances[-1], minlength=self.most + 1)
+        # Rows counted earlier beyond the limit do no harm: the sum up to it is what decides.
+        self.limit = min(int(np.searchsorted(self.counts.cumsum(), self.k)), self.most)
+
+    def answer(self, rank: np.ndarray) -> Rows:
+        rows, found = self._found()
+        near = found <= self.limit
+        rows, found = rows[near], found[near]
+        order = np.lexsort((rank[rows], found))[: self.k]
+        if not len(order):
+            return Rows(rows, found)
+        last = found[order[-1]]
+        cut = int((found == last).sum() - (found[order] == last).sum())
+        return Rows(rows[order], found[order], cut)
