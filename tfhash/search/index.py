@@ -16,7 +16,8 @@ import numpy as np
 from tfhash import codes as code_arrays
 from tfhash.errors import UserError, unwritable
 from tfhash.names import shown
-from tfhash.search import scan
+from tfhash.search import approximate, scan
+from tfhash.search.backends import Backend
 from tfhash.search.store import Store
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Index:
         payload: of each item any JSON value, or None; `where` filters by the values of objects.
         path: a folder to keep it in, which may not hold one; None: in memory.
         model: the fingerprint of the export that made the codes; codes of another are refused.
+        backend: exact; or ivf, hnsw or multihash (extra `faiss`), which answer `search(k=)` in less
+            time and miss some of the nearest. `radius` and `where` are always exact.
+        recall: of a backend that misses some, the least share of the nearest that it has to find,
+            measured on codes of the index.
+        sure_radius: of multihash, instead: all items within so many bits are found.
     """
 
     def __init__(
@@ -69,30 +75,48 @@ class Index:
         payload: Sequence[Any] | None = None,
         path: Path | str | None = None,
         model: str = "",
+        backend: str = "exact",
+        recall: float = approximate.RECALL,
+        sure_radius: int | None = None,
     ):
         width = -(-code_length // 8) if code_arrays.is_whole(code_length) else 0
         if codes is None:
             codes = np.zeros((0, max(width, 0)), np.uint8)
         checked = _codes(codes, code_length)
+        self._backend = Backend(backend, recall, sure_radius)
         self._lock = threading.RLock()
         self._store = Store(None if path is None else Path(path).expanduser(), code_length)
-        if model:
-            with self._store.transaction():
-                self._store.set_meta("model", model)
+        with self._store.transaction():
+            self._store.set_meta("model", model)
+            for name, value in self._backend.settings.items():
+                self._store.set_meta(name, value)
         if len(checked) or len(ids):
             self.add(checked, ids=ids, payload=payload)
 
     @classmethod
-    def load(cls, path: Path | str, *, check: bool = True) -> Index:
+    def load(
+        cls,
+        path: Path | str,
+        *,
+        check: bool = True,
+        backend: str | None = None,
+        recall: float = approximate.RECALL,
+        sure_radius: int | None = None,
+    ) -> Index:
         """The index of a folder. UserError where there is none, or it is damaged.
 
-        check: read all codes and compare their checksums.
+        check: read all codes and compare their checksums. backend, recall, sure_radius: other ones
+        than it was made with.
         """
         index = cls.__new__(cls)
         index._lock = threading.RLock()
         index._store = Store(Path(path).expanduser())
         if check:
             index._store.check()
+        if backend is None:
+            index._backend = Backend.of(index._store.meta)
+        else:
+            index._backend = Backend(backend, recall, sure_radius)
         return index
 
     def save(self, path: Path | str) -> None:
@@ -114,6 +138,8 @@ class Index:
                 content = self._store.content()
                 with copy.transaction():
                     copy.set_meta("model", self.model)
+                    for name, value in self._backend.settings.items():
+                        copy.set_meta(name, value)
                     for start in range(0, len(rows), scan.BLOCK):
                         some = rows[start : start + scan.BLOCK]
                         ids = self._store.ids(some)
@@ -160,8 +186,8 @@ class Index:
 
     @property
     def notes(self) -> list[str]:
-        """What was found and mended when the index was loaded."""
-        return list(self._store.told)
+        """What was found and mended when it was loaded, and how its backend was set up since."""
+        return [*self._store.told, *([self._backend.told] if self._backend.told else [])]
 
     def ids(self) -> list[str]:
         """All ids, in their order."""
@@ -268,6 +294,8 @@ class Index:
         store = self._store
         rank = store.rank
         allowed = rank >= 0 if where is None else store.where(where)
+        if name == "k" and where is None and self._backend.name != "exact":
+            return self._backend.k_nearest(queries, store, value)
         search = scan.k_nearest if name == "k" else scan.within
         everything = where is None and len(store.rows) == len(rank)
         return search(queries, store.codes, value, rank, None if everything else allowed)

@@ -1,0 +1,98 @@
+"""Which backend an index has, and what it has built of the items so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from tfhash.codes import is_whole
+from tfhash.errors import UserError
+from tfhash.search import approximate, scan
+from tfhash.search.store import Store
+
+NAMES = ("exact", *approximate.BACKENDS)
+_PATIENCE = 10_000  # items that came since are compared one by one, up to so many and a tenth
+
+
+class Backend:
+    """What answers the k nearest, for one of NAMES; `exact` needs nothing of this.
+
+    The index of faiss is made when it is first asked for, and again when many items came since.
+    Those of since are compared one by one; those that were removed are left out.
+    """
+
+    def __init__(self, name: str, recall: float, sure_radius: int | None):
+        if name not in NAMES:
+            raise UserError(f"`backend`: {name!r}; allowed: {', '.join(NAMES)}")
+        if not 0 < recall <= 1:
+            raise UserError(f"`recall`: {recall}; allowed: above 0 and at most 1")
+        if sure_radius is not None:
+            if name != "multihash":
+                raise UserError(f"`sure_radius`: not with `backend`={name}; allowed: multihash")
+            if not is_whole(sure_radius) or sure_radius < 0:
+                raise UserError(f"`sure_radius`: {sure_radius!r}; allowed: whole numbers from 0 on")
+        if name != "exact":
+            approximate.faiss_module()
+        self.name, self.recall, self.sure_radius = name, recall, sure_radius
+        self.told = ""
+        self._built: approximate.Approximate | None = None
+        self._file = ""
+
+    @classmethod
+    def of(cls, meta: Callable[[str], str]) -> Backend:
+        """The one that an index was made with."""
+        radius = meta("sure_radius")
+        name, recall = meta("backend") or "exact", float(meta("recall") or approximate.RECALL)
+        return cls(name, recall, int(radius) if radius else None)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        radius = "" if self.sure_radius is None else str(self.sure_radius)
+        return {"backend": self.name, "recall": str(self.recall), "sure_radius": radius}
+
+    def k_nearest(self, queries: np.ndarray, store: Store, k: int) -> list[scan.Rows]:
+        """As `scan.k_nearest` over all items of the store, as far as is found."""
+        codes, rank = store.codes, store.rank
+        built = self._current(store, codes, rank)
+        found = built.k_nearest(queries, k, rank)
+        if built.count == len(codes):
+            return found
+        first = built.count
+        later = scan.k_nearest(queries, codes[first:], k, rank[first:], rank[first:] >= 0)
+        return [
+            _merged(one, other, first, k, rank) for one, other in zip(found, later, strict=True)
+        ]
+
+    def _current(
+        self, store: Store, codes: np.ndarray, rank: np.ndarray
+    ) -> approximate.Approximate:
+        file = store.meta("file")  # another one has other row numbers
+        built = self._built
+        if built is None or file != self._file or self._is_old(built, len(codes)):
+            built = approximate.BACKENDS[self.name](codes, rank >= 0, store.code_length)
+            if self.sure_radius is not None and isinstance(built, approximate.MultiHash):
+                built.choose_radius(self.sure_radius)
+            else:
+                built.choose_effort(self.recall)
+            self._built, self._file, self.told = built, file, built.told
+        return built
+
+    @staticmethod
+    def _is_old(built: approximate.Approximate, count: int) -> bool:
+        return count - built.count > _PATIENCE + built.count // 10
+
+
+def _merged(one: scan.Rows, later: scan.Rows, first: int, k: int, rank: np.ndarray) -> scan.Rows:
+    """The k nearest of two answers; `later` counts its rows from `first` on."""
+    rows = np.concatenate([one.rows, later.rows + first])
+    distances = np.concatenate([one.distances, later.distances])
+    order = np.lexsort((rank[rows], distances))[:k]
+    if not len(order):
+        return scan.Rows(rows, distances)
+    last = distances[order[-1]]
+    cut = int((distances == last).sum() - (distances[order] == last).sum())
+    for answer in (one, later):  # what either left out at that distance
+        if len(answer.distances) and answer.distances[-1] == last:
+            cut += answer.ties_cut
+    return scan.Rows(rows[order], distances[order], cut)
