@@ -46,6 +46,7 @@ MAINS = (
     "tfhash.train tfhash.evaluate tfhash.top_results tfhash.benchmark.__main__ "
     "tfhash.benchmark.headers "
     "tfhash.report.__main__ tfhash.cli "
+    "tfhash.search.__main__ "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"
 )
 

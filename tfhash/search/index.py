@@ -205,6 +205,52 @@ class Index:
         with self._lock:
             return self._store.payload(self._rows_of(ids))
 
+    @property
+    def folder(self) -> Path:
+        """What ids that are relative paths are relative to: where the index was last built."""
+        return Path(self._store.meta("fact.folder") or ".")
+
+    def remember(self, **facts: str) -> None:
+        """Keeps words about the index by their names, for `facts`."""
+        with self._lock, self._store.transaction():
+            for name, words in facts.items():
+                self._store.set_meta(f"fact.{name}", words)
+
+    def facts(self) -> dict[str, str]:
+        """What was remembered, the model, the backend, and how many codes were removed."""
+        with self._lock:
+            removed = self._store.next_row - len(self._store)
+            return {
+                "model": self.model or "unknown",
+                "backend": self._backend.name,
+                "removed": f"{removed:,} codes still in the file",
+                **self._store.facts(),
+            }
+
+    def found_of(self, ids: Sequence[Sequence[str]], queries: Sequence[str]) -> Found:
+        """These items as the answers to those: their distances and payload."""
+        with self._lock:
+            asked = scan.to_rows(self.codes(queries))
+            rows = [scan.to_rows(self.codes(names)) for names in ids]
+            return Found(
+                [list(names) for names in ids],
+                [
+                    scan.distances(query, of_query).astype(np.int64)
+                    for query, of_query in zip(asked, rows, strict=True)
+                ],
+                [self.payload(names) for names in ids],
+                np.zeros(len(queries), np.int64),
+            )
+
+    def compact(self) -> int:
+        """Writes the file of codes anew without those that were removed, where they are a quarter.
+
+        Answers how many these were.
+        """
+        with self._lock:
+            removed = self._store.next_row - len(self._store)
+            return self._store.compact() if 4 * removed > self._store.next_row else 0
+
     def add(
         self,
         codes: ArrayLike,

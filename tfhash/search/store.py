@@ -131,6 +131,11 @@ class Store:
     def set_meta(self, key: str, value: str) -> None:
         self._execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def facts(self) -> dict[str, str]:
+        """The meta values under fact.NAME, by NAME."""
+        found = self._select("SELECT substr(key, 6), value FROM meta WHERE key LIKE 'fact.%'")
+        return dict(found)
+
     @property
     def path(self) -> Path:
         """The file of codes."""

@@ -1,0 +1,60 @@
+"""Photos in a folder, and an encoder that counts what it is asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfhash.search import build
+
+BITS = 12
+
+
+class FakeEncoder:
+    """Codes are bits of a file's middle bytes; a file that says so is refused."""
+
+    directory = Path("export/1")
+
+    def __init__(self, code_length=BITS, fingerprint="m1"):
+        self.code_length, self.fingerprint = code_length, fingerprint
+        self.asked: list[int] = []
+
+    def __call__(self, contents):
+        assert 0 < len(contents) <= build.BATCH
+        self.asked.append(len(contents))
+        codes = [np.frombuffer(c[len(c) // 2 :][:2], np.uint8) & [255, 240] for c in contents]
+        valid = np.array([b"REFUSED" not in content for content in contents])
+        codes = np.array(codes, np.uint8)
+        codes[~valid] = 0
+        return codes, valid
+
+
+def picture(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (9, 9, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch) -> Path:
+    """photos/{a,b,c}/N.png below the working directory: 24, 23 and 23 files."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("photos")
+    for number in range(70):
+        place = folder / "abc"[number % 3]
+        place.mkdir(parents=True, exist_ok=True)
+        picture(place / f"{number}.png", number)
+    return folder
+
+
+@pytest.fixture
+def fake_encoder() -> type[FakeEncoder]:
+    return FakeEncoder
+
+
+@pytest.fixture
+def draw():
+    """draw(path, seed): a picture of noise."""
+    return picture

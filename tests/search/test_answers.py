@@ -1,0 +1,76 @@
+"""What people see of answers: lines, a page, thumbnails."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfhash import files
+from tfhash.search import answers
+from tfhash.search.index import Found
+
+
+def found(ids, distances, cut=0):
+    return Found([ids], [np.array(distances)], [[None] * len(ids)], np.array([cut]))
+
+
+def test_lines_of_an_answer(capsys):
+    answers.print_found(["a\n.jpg"], found(["b", "c"], [0, 3], cut=1200))
+    assert capsys.readouterr().out == (
+        "a\\n.jpg: 2 found, 1,200 more at 3 bits\n     0  b\n     3  c\n"
+    )
+    answers.print_found(["q"], found([str(n) for n in range(25)], range(25)))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 22 and lines[-1].strip() == "and 5 more"
+    answers.print_found(["q"], found([], []))
+    assert capsys.readouterr().out == "q: 0 found\n"
+
+
+def test_a_page_is_one_file_that_asks_for_nothing(tmp_path):
+    """Pictures are in it; names are text, whatever stands in them."""
+    Image.new("RGB", (300, 200), "red").save(tmp_path / "red.png")
+    (tmp_path / "<b>.png").write_bytes(b"")
+    path = tmp_path / "new" / "page.html"
+    ids = ["red.png", "<b>.png", "no\udce9.png"]
+    answers.write_page(path, ["<script>alert(1)</script>"], found(ids, [0, 1, 2]), tmp_path)
+    page = path.read_text(encoding="utf-8")
+    assert "<script>" not in page and "<b>" not in page
+    assert not re.search(r"(src|href)=.(?!data:)", page) and "url(" not in page
+    (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+        assert image.size == (128, 85) and image.getpixel((60, 40))[0] > 240
+    assert "&lt;b&gt;.png" in page and r"no\xe9.png" in page and "2 bits" in page
+    assert page.count('class="none"') == 3
+
+
+def test_a_thumbnail_is_what_a_person_sees(tmp_path):
+    """Turned as Exif says, transparent parts white, never larger than it was."""
+    image = Image.new("RGB", (40, 20), "blue")
+    exif = image.getexif()
+    exif[0x0112] = 6  # turned by a quarter
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    Image.new("RGBA", (10, 10), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    sizes = []
+    for name in ("turned.jpg", "clear.png"):
+        with Image.open(io.BytesIO(answers.thumbnail(tmp_path / name))) as small:
+            sizes.append((small.size, small.getpixel((5, 5))))
+    assert sizes[0][0] == (20, 40) and sizes[1] == ((10, 10), (255, 255, 255))
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\xff\xd8\xff damaged", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_has_no_thumbnail(tmp_path, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(files.FileError):
+        answers.thumbnail(tmp_path / "x.jpg")
+
+
+def test_a_picture_of_too_many_pixels_has_no_thumbnail(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MEGAPIXELS", 1)
+    Image.new("L", (2000, 1100)).save(tmp_path / "large.png")
+    with pytest.raises(files.FileError, match="cannot be decoded"):
+        answers.thumbnail(tmp_path / "large.png")

@@ -1,0 +1,71 @@
+"""The encoder in a folder of `tfhash.export`, for files of images; no other part of tfhash."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfhash.errors import UserError
+from tfhash.names import shown
+from tfhash.paths import literal
+
+METADATA = Path("assets.extra", "tfhash.json")
+SIGNATURE = "encode_bytes_partial"
+
+
+class Encoder:
+    """Codes of the bytes of JPEG and PNG files.
+
+    directory: a version that was published, or a folder of versions, of which the newest is taken.
+    A SavedModel is a program: load those that you trust. UserError where there is none, or it is of
+    before exports had fingerprints.
+    """
+
+    def __init__(self, directory: Path | str):
+        self.directory = newest(Path(directory).expanduser())
+        description = describe(self.directory)
+        self.code_length: int = description["code_length"]
+        self.fingerprint: str = description["fingerprint"]
+        import tensorflow as tf  # here, for who searches codes alone needs none
+
+        try:
+            with literal(self.directory) as folder:
+                loaded = tf.saved_model.load(str(folder))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            where = shown(self.directory)
+            raise UserError(f"`model`: {where} cannot be loaded ({reason})") from None
+        self._constant = tf.constant
+        self._loaded = loaded  # its variables live as long as it does
+        self._encode = loaded.signatures[SIGNATURE]
+
+    def __call__(self, contents: Sequence[bytes]) -> tuple[np.ndarray, np.ndarray]:
+        """Packed codes uint8 [n, w], and whether each file could be decoded, bool [n]."""
+        answer = self._encode(image_bytes=self._constant(np.array(list(contents), object)))
+        return answer["code"].numpy(), answer["valid"].numpy()
+
+
+def newest(directory: Path) -> Path:
+    """The folder itself where it is a version, else the highest number in it."""
+    if (directory / "saved_model.pb").is_file():
+        return directory
+    names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
+    if not names:
+        raise UserError(f"`model`: no export in {shown(directory)}; python -m tfhash.export")
+    return directory / max(names, key=int)
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """What an export says of itself."""
+    path = directory / METADATA
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["fingerprint"], str) or not isinstance(found["code_length"], int):
+            raise ValueError("no fingerprint or code_length in it")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"`model`: {shown(path)} cannot be read ({error})") from None
+    return found
