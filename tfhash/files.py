@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 MEGAPIXELS = 40  # what an image may have, unless told otherwise
 MAX_BYTES = 32 * 2**20  # of its file, then
 
-_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # of JPEG and PNG files
 _HEAD = 16
 # Images of other formats: left out in silence, a folder of a phone's photos would lose most.
 _SUFFIXES = frozenset(
@@ -147,7 +147,7 @@ class _Walk:
             of_its_kind = self.found.files
             if Path(parts[-1]).suffix.lower() not in _SUFFIXES:
                 with _open(os.path.join(self.root, *parts)) as file:
-                    if not file.read(_HEAD).startswith(_STARTS):
+                    if not file.read(_HEAD).startswith(STARTS):
                         of_its_kind = self.found.others
             of_its_kind.append("/".join(parts))
         except OSError as error:
@@ -234,7 +234,7 @@ def read(path: str | os.PathLike, limit: int = MAX_BYTES) -> Content:
             head = file.read(_HEAD)
             if not head:
                 raise FileError("empty")
-            if not head.startswith(_STARTS):
+            if not head.startswith(STARTS):
                 raise FileError("not a JPEG or PNG image")
             if status.st_size > limit:
                 mib = f"{status.st_size / 2**20:.1f} MiB; allowed: {limit / 2**20:.1f} MiB"

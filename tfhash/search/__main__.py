@@ -2,7 +2,7 @@
 
 python -m tfhash.search build --index=DIR --images='photos/**' --model=runs/mine/export
 python -m tfhash.search query --index=DIR --images=photo.jpg --k=10
-python -m tfhash.search add|remove|info|duplicates --index=DIR ...
+python -m tfhash.search add|remove|info|duplicates|page --index=DIR ...
 
 build makes the index, or brings it up to the files that there are; of codes that are there already:
 --codes=FILE.npz of tfhash.serving.encode, or --model_dir=DIR of a run.
@@ -48,6 +48,8 @@ def define_flags() -> None:
     flags.DEFINE_integer("sure_radius", None, "multihash: all within so many bits are found", 0)
     define_path("html", None, "query, duplicates: page with pictures to write")
     define_path("output", None, "duplicates: .csv to write")
+    flags.DEFINE_integer("port", 8600, "page: where it is served", 1, 65535)
+    flags.DEFINE_string("host", "127.0.0.1", "page: who may ask; 0.0.0.0: other machines too")
 
 
 def main(argv: list[str]) -> int:
@@ -176,6 +178,26 @@ def _duplicates() -> int:
     return 0
 
 
+def _page() -> int:
+    given = flags.FLAGS
+    mains.require(NAME, "page", "starlette", "uvicorn")
+    import uvicorn
+
+    from tfhash.search.page.app import make_app
+
+    with _load() as index:
+        encoder = _encoder(index) if given.model or index.facts().get("export") else None
+        if encoder is not None:
+            build.check_model(index, encoder.code_length, encoder.fingerprint)
+        hosts = ["127.0.0.1", "localhost", "[::1]", given.host]
+        app = make_app(index, encoder, ["*"] if given.host in ("0.0.0.0", "::") else hosts)
+        _tell(index)
+        _describe(index)
+        print(f"page:       http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+        uvicorn.run(app, host=given.host, port=given.port, log_level="warning")
+    return 0
+
+
 _COMMANDS: dict[str, Callable[[], int]] = {
     "build": _build,
     "query": _query,
@@ -183,6 +205,7 @@ _COMMANDS: dict[str, Callable[[], int]] = {
     "remove": _remove,
     "info": _info,
     "duplicates": _duplicates,
+    "page": _page,
 }
 
 

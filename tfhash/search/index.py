@@ -200,6 +200,27 @@ class Index:
             rows = self._rows_of(ids)
             return scan.to_codes(self._store.codes[rows], self.code_length)
 
+    def rows_and_codes(self, ids: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """The row numbers of items, int64 [n], and their codes; for pages that name no files."""
+        with self._lock:
+            rows = self._rows_of(ids)
+            return rows, scan.to_codes(self._store.codes[rows], self.code_length)
+
+    def names_of(self, rows: Sequence[int]) -> list[str]:
+        """The ids of row numbers. UserError for one without an item."""
+        with self._lock:
+            rank = self._store.rank
+            for row in rows:
+                if not 0 <= row < len(rank) or rank[row] < 0:
+                    raise UserError(f"`row`: {row}; no image of the index has that number")
+            return self._store.ids(rows)
+
+    def first_row(self) -> int | None:
+        """The row number of the first item by its id; None of an index without items."""
+        with self._lock:
+            self._store.refresh()
+            return int(self._store.rows[0]) if len(self._store.rows) else None
+
     def payload(self, ids: Sequence[str]) -> list[Any]:
         """What was stored with items. UserError for an id that is not there."""
         with self._lock:

@@ -376,7 +376,10 @@ class Store:
 
 def _connect(path: Path | str) -> sqlite3.Connection:
     # isolation_level=None: transactions begin where this module says so.
-    connection = sqlite3.connect(path, timeout=WAIT_SECONDS, isolation_level=None)
+    # Threads take turns by the lock of the index.
+    connection = sqlite3.connect(
+        path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False
+    )
     connection.execute("PRAGMA synchronous = FULL")
     return connection
 

@@ -1,0 +1,195 @@
+"""The server of the search page: what it answers, and what it does not give away."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfhash import files
+from tfhash.codes import unpack
+from tfhash.search import build
+from tfhash.search.index import Index
+
+pytest.importorskip("starlette", reason="needs the extra page")
+testclient = pytest.importorskip("starlette.testclient", reason="needs httpx")
+
+from tfhash.search.page.app import MOST, make_app  # noqa: E402
+
+
+@pytest.fixture
+def index(photos, fake_encoder):
+    index = Index(code_length=12, model="m1")
+    build.update(index, fake_encoder(), "photos/**", drop=True)
+    ids = index.ids()
+    index.add(
+        index.codes(ids),
+        ids=ids,
+        payload=[{"label": name.split("/")[1]} for name in ids],
+        replace=True,
+    )
+    index.remember(folder=str(photos.parent.resolve()))
+    return index
+
+
+@pytest.fixture
+def client(index, fake_encoder):
+    app = make_app(index, fake_encoder(), ["testserver"])
+    with testclient.TestClient(app, raise_server_exceptions=True) as client:
+        yield client
+
+
+def content(name="photos/a/0.png"):
+    with open(name, "rb") as file:
+        return file.read()
+
+
+def test_a_photo_is_answered_with_its_nearest(client, index):
+    answer = client.post("/api/search?k=5", content=content()).json()
+    code = index.codes(["photos/a/0.png"])
+    found = index.search(code, k=5)
+    assert [item["id"] for item in answer["items"]] == found.ids[0]
+    assert [item["distance"] for item in answer["items"]] == found.distances[0].tolist()
+    assert answer["found"] == 5 and answer["ties_cut"] == found.ties_cut[0]
+    assert answer["code"] == unpack(code, 12)[0].tolist()
+    for item in answer["items"]:
+        bits = unpack(index.codes([item["id"]]), 12)[0]
+        assert item["differs"] == np.flatnonzero(bits != answer["code"]).tolist()
+        assert len(item["differs"]) == item["distance"]
+        assert item["payload"] == {"label": item["id"].split("/")[1]}
+
+
+def test_an_item_is_asked_for_by_its_row(client, index):
+    first = client.post("/api/search?k=1", content=content("photos/b/4.png")).json()["items"][0]
+    again = client.get(f"/api/search?row={first['row']}&k=1").json()["items"][0]
+    assert again["id"] == first["id"] == "photos/b/4.png" and again["distance"] == 0
+    about = client.get("/api/index").json()
+    assert about == {
+        "count": 70, "code_length": 12, "model": "m1", "encodes": True, "first": about["first"]
+    }  # fmt: skip
+    assert index.names_of([about["first"]]) == ["photos/a/0.png"]
+
+
+def test_radius_and_filter(client, index):
+    row = index.first_row()
+    answer = client.get(f"/api/search?row={row}&radius=3&where=label=b").json()
+    code = index.codes(index.names_of([row]))
+    expected = index.search(code, radius=3, where={"label": "b"}).ids[0]
+    assert [item["id"] for item in answer["items"]] == expected and len(expected) > 1
+    both = client.get(f"/api/search?row={row}&k=70&where=label=b&where=label=c").json()
+    assert {item["payload"]["label"] for item in both["items"]} == {"b", "c"}
+    assert both["found"] == 46
+
+
+def test_no_more_answers_than_a_page_shows(client, index):
+    codes = np.zeros((MOST + 50, 2), np.uint8)
+    index.add(codes, ids=[f"same{n}" for n in range(len(codes))])
+    row = index.rows_and_codes(["same0"])[0][0]
+    for query in ("k=1000000", "radius=0"):
+        answer = client.get(f"/api/search?row={row}&{query}").json()
+        assert len(answer["items"]) == MOST
+
+
+def test_thumbnails_by_row_are_made_once(client, index, photos, tmp_path):
+    row = index.first_row()
+    response = client.get(f"/thumbnail/{row}")
+    assert response.headers["content-type"] == "image/jpeg"
+    assert "max-age" in response.headers["cache-control"]
+    with Image.open(io.BytesIO(response.content)) as image:
+        assert image.size == (9, 9)
+    (photos / "a/0.png").unlink()
+    assert client.get(f"/thumbnail/{row}").content == response.content
+    (photos / "a/12.png").unlink()
+    gone = client.get(f"/thumbnail/{index.rows_and_codes(['photos/a/12.png'])[0][0]}")
+    assert gone.status_code == 400 and "No such file" in gone.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/thumbnail/9999",
+        "/thumbnail/-1",
+        "/thumbnail/..%2f..%2fetc%2fpasswd",
+        "/thumbnail/photos/a/0.png",
+        "/photos/a/0.png",
+        "/..%2fphotos/a/0.png",
+        "/page.js/../app.py",
+        "/static/app.py",
+    ],
+)
+def test_no_file_is_had_by_its_name(client, path):
+    response = client.get(path)
+    assert response.status_code in (400, 404)
+    assert b"PNG" not in response.content and b"import" not in response.content
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("row=x", "row: 'x'; allowed: the number of an image"),
+        ("row=", "row: ''; allowed"),
+        ("row=" + "9" * 40, "row: "),
+        ("row=9999", "row: 9999; no image of the index has that number"),
+        ("row=FIRST&k=0", "k: 0; allowed: whole numbers from 1 on"),
+        ("row=FIRST&k=-3", "k: '-3'; allowed: whole numbers"),
+        ("row=FIRST&k=99999999999", "k: '99999999999'; allowed: whole numbers"),
+        ("row=FIRST&radius=x", "radius: 'x'; allowed: whole numbers"),
+        ("row=FIRST&where=x", "where: 'x'; allowed: NAME=VALUE"),
+    ],
+)
+def test_odd_questions_are_one_line(client, index, query, words):
+    query = query.replace("FIRST", str(index.first_row()))
+    response = client.get(f"/api/search?{query}")
+    assert response.status_code == 400 and words in response.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not a JPEG or PNG image"),
+        (b"<svg></svg>", "not a JPEG or PNG image"),
+        (b"\x89PNG\r\n\x1a\n REFUSED", "the image is damaged, or has more pixels"),
+    ],
+)
+def test_odd_uploads_are_one_line(client, body, words):
+    response = client.post("/api/search", content=body)
+    assert response.status_code == 400 and words in response.json()["error"]
+
+
+def test_an_upload_is_read_no_further_than_a_file_may_be_long(client, monkeypatch):
+    monkeypatch.setattr(files, "MAX_BYTES", 2 << 20)
+    sent = []
+
+    def parts():
+        for _ in range(64):
+            sent.append(1)
+            yield b"\xff" * (1 << 20)
+
+    response = client.post("/api/search", content=parts())
+    assert response.status_code == 400
+    assert response.json()["error"] == "the file is larger than 2 MiB"
+
+
+def test_without_a_model_only_items_are_asked_for(index):
+    with testclient.TestClient(make_app(index, None, ["testserver"])) as client:
+        response = client.post("/api/search", content=content())
+        assert response.status_code == 400 and "no model" in response.json()["error"]
+        assert client.get(f"/api/search?row={index.first_row()}").status_code == 200
+
+
+def test_only_its_own_names_lead_to_it_and_nothing_is_loaded_from_elsewhere(client, index):
+    assert client.get("/", headers={"Host": "evil.example"}).status_code == 400
+    for path, kind in (
+        ("/", "text/html"), ("/page.js", "javascript"), ("/page.css", "text/css"),
+        ("/favicon.ico", "image/svg"), ("/api/index", "application/json"),
+        (f"/thumbnail/{index.first_row()}", "jpeg"),
+    ):  # fmt: skip
+        response = client.get(path)
+        assert response.status_code == 200 and kind in response.headers["content-type"]
+        assert "default-src 'none'" in response.headers["content-security-policy"]
+        assert response.headers["x-content-type-options"] == "nosniff"
+    page = client.get("/").text + client.get("/page.js").text + client.get("/page.css").text
+    assert "//" not in page.replace("// ", "").replace("http://www.w3.org", "")
+    assert "innerHTML" not in page

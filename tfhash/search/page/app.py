@@ -1,0 +1,195 @@
+"""The server of the search page: one static page, and four answers to it in JSON and JPEG.
+
+Images of the index are asked for by their row number, never by a name: what is not in the index has
+no number. Nothing is loaded from elsewhere, and a browser is told to load nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from tfhash import files
+from tfhash.codes import unpack
+from tfhash.errors import UserError
+from tfhash.names import shown
+from tfhash.search.answers import thumbnail
+from tfhash.search.build import readings
+from tfhash.search.encoder import Encoder
+from tfhash.search.index import Index
+
+MOST = 200  # answers of one search
+SIDE = 256  # px of a thumbnail
+CACHED = 2_000  # thumbnails in memory, some 20 KB each
+_STATIC = Path(__file__).parent / "static"
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def make_app(index: Index, encoder: Encoder | None, hosts: list[str]) -> Starlette:
+    """The page over an index. encoder: None where photos cannot be encoded, only items clicked.
+
+    hosts: the names under which it may be asked, so that no other site's name leads here.
+    """
+    page = _Page(index, encoder)
+    routes = [
+        Route("/", _static("index.html")),
+        Route("/page.js", _static("page.js")),
+        Route("/page.css", _static("page.css")),
+        Route("/favicon.ico", _static("favicon.svg")),
+        Route("/api/index", page.about),
+        Route("/api/search", page.search, methods=["GET", "POST"]),
+        Route("/thumbnail/{row:int}", page.thumbnail),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        exception_handlers={UserError: _mistake, files.FileError: _mistake},
+    )
+
+
+def _static(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return FileResponse(_STATIC / name, headers=_HEADERS | {"Cache-Control": "no-cache"})
+
+    return answer
+
+
+async def _mistake(request: Request, error: Exception) -> Response:
+    words = str(error.strerror or error) if isinstance(error, OSError) else str(error)
+    return _json({"error": shown(words.replace("`", ""))}, 400)
+
+
+def _json(content: Any, status: int = 200) -> JSONResponse:
+    return JSONResponse(content, status, headers=_HEADERS | {"Cache-Control": "no-store"})
+
+
+class _Page:
+    def __init__(self, index: Index, encoder: Encoder | None):
+        self.index, self.encoder = index, encoder
+        self.thumbnail_of = functools.lru_cache(CACHED)(self._thumbnail_of)
+
+    async def about(self, request: Request) -> Response:
+        index = self.index
+        return _json(
+            {
+                "count": len(index),
+                "code_length": index.code_length,
+                "model": index.model,
+                "encodes": self.encoder is not None,
+                "first": self.index.first_row(),
+            }
+        )
+
+    async def search(self, request: Request) -> Response:
+        """The nearest items of an uploaded file, the body, or of the item of ?row."""
+        options = _options(request)
+        if request.method == "POST":
+            if self.encoder is None:
+                raise UserError("this page has no model: only images of the index can be asked for")
+            body = await _body(request)
+            return _json(await run_in_threadpool(self._search, _of_file, body, options))
+        row = request.query_params.get("row", "")
+        if not row.isdecimal() or len(row) > 18:
+            raise UserError(f"`row`: {row!r:.30}; allowed: the number of an image")
+        return _json(await run_in_threadpool(self._search, _of_row, int(row), options))
+
+    def _search(self, code_of: Callable, asked: Any, options: dict[str, Any]) -> dict[str, Any]:
+        code = code_of(self, asked)
+        found = self.index.search(code, **options)
+        rows, codes = self.index.rows_and_codes(found.ids[0][:MOST])
+        bits = unpack(codes, self.index.code_length) != unpack(code, self.index.code_length)
+        parts = zip(rows, found.ids[0], found.distances[0], found.payload[0], bits, strict=False)
+        return {
+            "found": len(found.ids[0]),
+            "ties_cut": int(found.ties_cut[0]),
+            "code": unpack(code, self.index.code_length)[0].tolist(),
+            "items": [
+                {
+                    "row": int(row),
+                    "id": shown(name),
+                    "distance": int(distance),
+                    "payload": payload,
+                    "differs": np.flatnonzero(of_item).tolist(),
+                }
+                for row, name, distance, payload, of_item in parts
+            ],
+        }
+
+    async def thumbnail(self, request: Request) -> Response:
+        row = request.path_params["row"]
+        data = await run_in_threadpool(self.thumbnail_of, row)
+        cached = {"Cache-Control": "private, max-age=3600"}
+        return Response(data, media_type="image/jpeg", headers=_HEADERS | cached)
+
+    def _thumbnail_of(self, row: int) -> bytes:
+        (name,) = self.index.names_of([row])
+        return thumbnail(self.index.folder / name, SIDE)
+
+
+def _of_file(page: _Page, body: bytes) -> np.ndarray:
+    assert page.encoder is not None
+    if not body.startswith(files.STARTS):
+        raise UserError("not a JPEG or PNG image")
+    codes, valid = page.encoder([body])
+    if not valid[0]:
+        raise UserError("the image is damaged, or has more pixels than the model allows")
+    return codes
+
+
+def _of_row(page: _Page, row: int) -> np.ndarray:
+    return page.index.codes(page.index.names_of([row]))
+
+
+async def _body(request: Request) -> bytes:
+    """The uploaded file; it is not read beyond what a file may have."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > files.MAX_BYTES:
+            raise UserError(f"the file is larger than {files.MAX_BYTES >> 20} MiB")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _options(request: Request) -> dict[str, Any]:
+    """k, radius and where of a search, from the query of its address."""
+    given = request.query_params
+    options: dict[str, Any] = {}
+    for name in ("k", "radius"):
+        text = given.get(name, "")
+        if text:
+            if not text.isdecimal() or int(text[:9]) > 1_000_000:
+                raise UserError(f"`{name}`: {text!r:.30}; allowed: whole numbers")
+            options[name] = int(text)
+    if "radius" not in options:
+        options["k"] = min(options.get("k", 24), MOST)
+    else:
+        options.pop("k", None)
+    where: dict[str, list[Any]] = {}
+    for pair in given.getlist("where"):
+        name, sign, value = pair.partition("=")
+        if not sign:
+            raise UserError(f"`where`: {pair!r:.60}; allowed: NAME=VALUE")
+        where.setdefault(name, []).extend(readings(value))
+    if where:
+        options["where"] = where
+    return options

@@ -1,0 +1,183 @@
+// The search page: asks the server for the nearest images and draws them. No library, and text is
+// only ever set as text.
+
+const $ = (id) => document.getElementById(id);
+let current = null; // what was asked for last: {file} or {row, id}
+let request = 0; // answers that come late are of an older question
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function say(text, isError = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("error", isError);
+}
+
+function address() {
+  const query = new URLSearchParams();
+  const radius = $("radius").value;
+  if (radius !== "") query.set("radius", radius);
+  else query.set("k", $("k").value || "24");
+  for (const pair of $("where").value.split(",").map((part) => part.trim()).filter(Boolean)) {
+    query.append("where", pair);
+  }
+  if (current.row !== undefined) query.set("row", current.row);
+  return `/api/search?${query}`;
+}
+
+async function search() {
+  if (!current) return;
+  const number = ++request;
+  const began = performance.now();
+  say("Searching …");
+  try {
+    const options = current.file ? { method: "POST", body: current.file } : {};
+    const response = await fetch(address(), options);
+    const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
+    if (number !== request) return;
+    if (!response.ok) throw new Error(answer.error);
+    draw(answer);
+    const cut = answer.ties_cut
+      ? `, ${answer.ties_cut.toLocaleString()} more as far as the last one` : "";
+    const shown = answer.found > answer.items.length ? `, the first ${answer.items.length} here` : "";
+    const seconds = ((performance.now() - began) / 1000).toFixed(2);
+    say(`${answer.found.toLocaleString()} found in ${seconds} s${shown}${cut}`);
+  } catch (error) {
+    if (number !== request) return;
+    say(error.message || "The server does not answer", true);
+  }
+}
+
+function draw(answer) {
+  const list = $("results");
+  list.replaceChildren(...answer.items.map((item) => tile(item, answer.code)));
+}
+
+function tile(item, code) {
+  const button = element("button");
+  button.type = "button";
+  button.title = "Search from this image";
+  const picture = element("span", "picture");
+  const image = element("img");
+  image.alt = "";
+  image.loading = "lazy";
+  image.src = `/thumbnail/${item.row}`;
+  image.addEventListener("error", () => picture.replaceChildren(element("span", "", "no picture")));
+  picture.append(image);
+  const plural = item.distance === 1 ? "bit" : "bits";
+  button.append(picture, element("span", "distance", `${item.distance} ${plural}`));
+  button.append(element("span", "name", item.id));
+  if (item.payload !== null) {
+    const text = typeof item.payload === "string" ? item.payload : words(item.payload);
+    button.append(element("span", "payload", text));
+  }
+  button.append(bits(code, new Set(item.differs)));
+  button.addEventListener("click", () => ask({ row: item.row, id: item.id }));
+  const entry = element("li");
+  entry.append(button);
+  return entry;
+}
+
+function words(payload) {
+  if (payload === null || typeof payload !== "object") return String(payload);
+  return Object.entries(payload).map(([name, value]) => `${name}: ${[value].flat().join(", ")}`)
+    .join(" · ");
+}
+
+function bits(code, differs) {
+  const row = element("span", "bits");
+  row.setAttribute("role", "img");
+  const places = [...differs].map((place) => place + 1).join(", ");
+  row.setAttribute("aria-label", differs.size ? `bits that differ: ${places}` : "the same code");
+  row.title = row.getAttribute("aria-label");
+  code.forEach((bit, place) => {
+    const one = bit ^ differs.has(place);
+    row.append(element("i", `${one ? "one" : ""} ${differs.has(place) ? "differs" : ""}`.trim()));
+  });
+  return row;
+}
+
+function ask(what, remember = true) {
+  current = what;
+  const asked = $("asked");
+  if (asked.src.startsWith("blob:")) URL.revokeObjectURL(asked.src);
+  asked.src = what.file ? URL.createObjectURL(what.file) : `/thumbnail/${what.row}`;
+  asked.hidden = false;
+  $("hint").textContent = what.file ? what.file.name || "Pasted photo" : what.id || "";
+  if (remember) {
+    const state = what.file ? null : what;
+    history.pushState(state, "", what.file ? "/" : `/#${what.row}`);
+  }
+  search();
+}
+
+function take(files) {
+  const file = [...files].find((one) => one.type.startsWith("image/"));
+  if (file) ask({ file });
+  else say("That is no image", true);
+}
+
+$("file").addEventListener("change", (event) => {
+  take(event.target.files);
+  event.target.value = "";
+});
+for (const name of ["dragover", "dragenter"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.add("over");
+  });
+}
+document.addEventListener("dragleave", () => $("drop").classList.remove("over"));
+document.addEventListener("drop", (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  take(event.dataTransfer.files);
+});
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) take(event.clipboardData.files);
+});
+$("form").addEventListener("submit", (event) => event.preventDefault());
+for (const id of ["k", "radius", "where"]) $(id).addEventListener("change", search);
+window.addEventListener("popstate", (event) => {
+  if (event.state) ask(event.state, false);
+});
+
+// Arrow keys go through the results, by rows up and down.
+document.addEventListener("keydown", (event) => {
+  const buttons = [...document.querySelectorAll("#results button")];
+  if (!buttons.length || event.target.matches("input") || event.ctrlKey || event.metaKey) return;
+  const at = buttons.indexOf(document.activeElement);
+  const columns = buttons.filter((one) => one.offsetTop === buttons[0].offsetTop).length;
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns };
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  const to = at < 0 ? 0 : Math.min(Math.max(at + steps[event.key], 0), buttons.length - 1);
+  buttons[to].focus();
+});
+
+async function start() {
+  const about = await (await fetch("/api/index")).json();
+  const images = `${about.count.toLocaleString()} images, codes of ${about.code_length} bits`;
+  $("about").textContent = images;
+  if (!about.encodes) {
+    $("file").disabled = true;
+    $("hint").textContent = "No model: choose an image below";
+  }
+  const row = location.hash.slice(1);
+  if (/^\d+$/.test(row)) ask({ row: Number(row) }, false);
+  else if (about.first !== null) await examples(about);
+}
+
+async function examples(about) {
+  const response = await fetch(`/api/search?row=${about.first}&k=24`);
+  if (response.ok && !current) {
+    draw(await response.json());
+    say("Some images of the index; ask for a photo, or click one");
+  }
+}
+
+start().catch(() => say("The server does not answer", true));
