@@ -116,7 +116,7 @@ def test_payload_of_a_file_stays_where_its_content_does(photos):
     index = new_index()
     updated(index)
     name = "photos/a/0.png"
-    stored = index._store.content()[name]
+    stored = index.content()[name]
     index.change(
         index.codes([name]), ids=[name], payload=[{"x": 1}], content=[stored], replace=True
     )

@@ -372,5 +372,5 @@ def test_many_items_are_added_and_found_by_parts(monkeypatch):
 
 
 def test_what_is_twice_is_named_in_short():
-    assert index_module._some(["a", "b"]) == "a, b"
-    assert index_module._some(["a\n", "b", "c"]) == r"a\n, b and 1 more"
+    assert index_module.some_of(["a", "b"]) == "a, b"
+    assert index_module.some_of(["a\n", "b", "c"]) == r"a\n, b and 1 more"

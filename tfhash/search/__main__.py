@@ -24,7 +24,7 @@ from tfhash.cli import mains  # noqa: E402
 from tfhash.cli.flags import define_path  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
 from tfhash.names import shown  # noqa: E402
-from tfhash.search import approximate, backends, build, sources  # noqa: E402
+from tfhash.search import approximate, backends, build, postgres, sources  # noqa: E402
 from tfhash.search.answers import print_found, write_page  # noqa: E402
 from tfhash.search.encoder import Encoder  # noqa: E402
 from tfhash.search.groups import calibrated_radius, groups, write_csv  # noqa: E402
@@ -34,7 +34,12 @@ NAME = "tfhash.search"
 
 
 def define_flags() -> None:
-    define_path("index", None, "folder of the index", required=True)
+    define_path(
+        "index",
+        None,
+        "folder of the index, or postgresql://... of a database with pgvector",
+        required=True,
+    )
     flags.DEFINE_string("images", None, "file, or quoted pattern such as 'photos/**/*.jpg'")
     define_path("model", None, "folder of the export that makes the codes; kept by the index")
     define_path("codes", None, "build: .npz of tfhash.serving.encode, in place of images")
@@ -181,6 +186,8 @@ def _duplicates() -> int:
 def _page() -> int:
     given = flags.FLAGS
     mains.require(NAME, "page", "starlette", "uvicorn")
+    if _in_database():
+        raise UserError("--index: a database; page needs an index in a folder")
     import uvicorn
 
     from tfhash.search.page.app import make_app
@@ -209,17 +216,32 @@ _COMMANDS: dict[str, Callable[[], int]] = {
 }
 
 
-def _load() -> Index:
+def _in_database() -> bool:
+    return flags.FLAGS.index.startswith(postgres.PREFIXES)
+
+
+def _is_there() -> bool:
+    """Whether there is an index to open."""
+    if _in_database():
+        return postgres.is_there(flags.FLAGS.index)
+    return (Path(flags.FLAGS.index) / "items.sqlite").exists()
+
+
+def _load() -> Any:
     given = flags.FLAGS
+    if _in_database():
+        return postgres.PostgresIndex(given.index)
     return Index.load(
         given.index, backend=given.backend, recall=given.recall, sure_radius=given.sure_radius
     )
 
 
-def _open_or_make(code_length: int, fingerprint: str) -> Index:
+def _open_or_make(code_length: int, fingerprint: str) -> Any:
     given = flags.FLAGS
-    if (Path(given.index) / "items.sqlite").exists():
+    if _is_there():
         return _load()
+    if _in_database():
+        return postgres.PostgresIndex(given.index, code_length=code_length, model=fingerprint)
     return Index(
         code_length=code_length,
         path=given.index,
@@ -233,7 +255,7 @@ def _open_or_make(code_length: int, fingerprint: str) -> Index:
 def _encoder(index: Index | None = None) -> Encoder:
     """That of --model, else the one that the index was made with."""
     folder = flags.FLAGS.model
-    if folder is None and index is None and (Path(flags.FLAGS.index) / "items.sqlite").exists():
+    if folder is None and index is None and _is_there():
         with _load() as there:
             folder = there.facts().get("export")
     elif folder is None and index is not None:
@@ -261,10 +283,9 @@ def _tell(index: Index) -> None:
         print(shown(note))
 
 
-def _describe(index: Index) -> None:
-    print(
-        f"index:      {shown(flags.FLAGS.index)}, {len(index):,} codes of {index.code_length} bits"
-    )
+def _describe(index: Any) -> None:
+    where = index.place if _in_database() else shown(flags.FLAGS.index)
+    print(f"index:      {where}, {len(index):,} codes of {index.code_length} bits")
 
 
 def _bar() -> Any:

@@ -119,7 +119,7 @@ def update(
     paths, unreadable, notes = find(pattern)
     changes = Changes(unreadable=unreadable, notes=notes)
     total(len(paths))
-    known = index._store.content()
+    known = index.content()
     by_digest = {content.split()[-1]: name for name, content in known.items() if content}
     for some in _groups(_opened(paths, known, changes, progress)):
         codes, names, contents, payload = _encoded(index, encoder, some, by_digest, changes)

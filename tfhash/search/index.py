@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Index:
         width = -(-code_length // 8) if code_arrays.is_whole(code_length) else 0
         if codes is None:
             codes = np.zeros((0, max(width, 0)), np.uint8)
-        checked = _codes(codes, code_length)
+        checked = check_codes(codes, code_length)
         self._backend = Backend(backend, recall, sure_radius)
         self._lock = threading.RLock()
         self._store = Store(None if path is None else Path(path).expanduser(), code_length)
@@ -221,6 +222,11 @@ class Index:
             self._store.refresh()
             return int(self._store.rows[0]) if len(self._store.rows) else None
 
+    def content(self) -> dict[str, str | None]:
+        """Of each id what its content was when it was added."""
+        with self._lock:
+            return self._store.content()
+
     def payload(self, ids: Sequence[str]) -> list[Any]:
         """What was stored with items. UserError for an id that is not there."""
         with self._lock:
@@ -305,21 +311,18 @@ class Index:
 
         content: of each added item what tells whether it has changed since, such as a digest.
         """
-        checked = _codes(codes, self.code_length)
+        checked = check_codes(codes, self.code_length)
         ids, remove = [*map(str, ids)], [*map(str, remove)]
-        for name, values in (("ids", ids), ("payload", payload), ("content", content)):
-            if values is not None and len(values) != len(checked):
-                raise UserError(
-                    f"`{name}`: {len(values):,}, but {len(checked):,} codes; allowed: one of each"
-                )
-        _no_twice(ids)
+        one_of_each(checked, ids=ids, payload=payload, content=content)
+        no_twice(ids)
         with self._lock, self._store.transaction():
             self._rows_of(remove)
             self._store.delete(remove)
             there = list(self._store.row_of(ids))
             if there and not replace:
                 raise UserError(
-                    f"`ids`: {_some(there)} already in the index; allowed: others, or replace=True"
+                    f"`ids`: {some_of(there)} already in the index; allowed: others, or "
+                    "replace=True"
                 )
             self._store.delete(there)
             self._store.append(scan.to_rows(checked), ids, payload, content)
@@ -338,16 +341,11 @@ class Index:
         whose payload has these values, such as {"label": "cat"}; of a list, one of them.
         UserError for codes of another length, and for other numbers.
         """
-        queries = scan.to_rows(_codes(codes, self.code_length))
-        if k is not None and radius is not None:
-            raise UserError("`k`: not with `radius`; allowed: one of them")
-        name, value = ("k", 10 if k is None else k) if radius is None else ("radius", radius)
-        least = 1 if name == "k" else 0
-        if not code_arrays.is_whole(value) or value < least:
-            raise UserError(f"`{name}`: {value!r}; allowed: whole numbers from {least} on")
+        queries = scan.to_rows(check_codes(codes, self.code_length))
+        name, value = check_search(k, radius)
         with self._lock:
             self._store.refresh()
-            found = self._find(queries, name, int(value), where)
+            found = self._find(queries, name, value, where)
             return Found(
                 [self._store.ids(of_query.rows) for of_query in found],
                 [of_query.distances for of_query in found],
@@ -370,25 +368,46 @@ class Index:
     def _rows_of(self, ids: Sequence[str]) -> np.ndarray:
         found = self._store.row_of(ids)
         if lacking := [name for name in ids if name not in found]:
-            raise UserError(f"`ids`: {_some(lacking)} not in the index")
+            raise UserError(f"`ids`: {some_of(lacking)} not in the index")
         return np.array([found[name] for name in ids], np.int64)
 
 
-def _codes(codes: ArrayLike, code_length: int) -> np.ndarray:
+def check_codes(codes: ArrayLike, code_length: int) -> np.ndarray:
+    """Packed codes of this length; UserError for others."""
     try:
         return code_arrays.validate_codes(codes, code_length)
     except ValueError as error:
         raise UserError(f"`codes`: {error}") from None
 
 
-def _no_twice(ids: Sequence[str]) -> None:
-    seen: set[str] = set()
-    twice = [name for name in ids if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
+def check_search(k: int | None, radius: int | None) -> tuple[str, int]:
+    """Which of the two was given and its value; k is 10 by default. UserError for others."""
+    if k is not None and radius is not None:
+        raise UserError("`k`: not with `radius`; allowed: one of them")
+    name, value = ("k", 10 if k is None else k) if radius is None else ("radius", radius)
+    least = 1 if name == "k" else 0
+    if not code_arrays.is_whole(value) or value < least:
+        raise UserError(f"`{name}`: {value!r}; allowed: whole numbers from {least} on")
+    return name, int(value)
+
+
+def one_of_each(codes: np.ndarray, **given: Sequence[Any] | None) -> None:
+    """UserError where what is given of the items, by its name, is not one of each code."""
+    for name, values in given.items():
+        if values is not None and len(values) != len(codes):
+            raise UserError(
+                f"`{name}`: {len(values):,}, but {len(codes):,} codes; allowed: one of each"
+            )
+
+
+def no_twice(ids: Sequence[str]) -> None:
+    """UserError where an id comes twice."""
+    twice = [name for name, count in Counter(ids).items() if count > 1]
     if twice:
-        raise UserError(f"`ids`: {_some(twice)} twice; allowed: each once")
+        raise UserError(f"`ids`: {some_of(twice)} twice; allowed: each once")
 
 
-def _some(names: Sequence[str]) -> str:
+def some_of(names: Sequence[str]) -> str:
     """Two of the names, and how many more there are."""
     shown_names = ", ".join(shown(name) for name in names[:2])
     more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
