@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-BLOCK = 1 << 17
+BLOCK = 1 << 14  # rows: 128 KB, and as much again for what is made of them
 
 
 class Rows(NamedTuple):
@@ -80,6 +80,7 @@ def within(
 def _through_blocks(
     candidates: Sequence[_Within], rows: np.ndarray, allowed: np.ndarray | None
 ) -> None:
+    scratch = _Scratch(min(BLOCK, len(rows)), rows.shape[1])
     # Blocks outside, queries inside: a file that is larger than the memory is read once.
     for start in range(0, len(rows), BLOCK):
         block = np.asarray(rows[start : start + BLOCK])
@@ -88,7 +89,30 @@ def _through_blocks(
             chosen = np.flatnonzero(allowed[start : start + BLOCK])
             block = block[chosen]
         for of_query in candidates:
-            of_query.take(block, start, chosen)
+            of_query.take(scratch.distances(of_query.query, block), start, chosen)
+
+
+class _Scratch:
+    """Memory for the distances of a block, used again for each query."""
+
+    def __init__(self, size: int, words: int):
+        self.differing = np.empty(size, np.uint64)
+        self.bits = np.empty(size, np.uint8)
+        self.found = np.empty(size, np.uint8 if words == 1 else np.uint16)
+
+    def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """As the function of that name; valid until the next call."""
+        count = len(rows)
+        differing, found = self.differing[:count], self.found[:count]
+        bits = found if rows.shape[1] == 1 else self.bits[:count]
+        if bits is not found:
+            found[:] = 0
+        for word, of_query in enumerate(query):
+            np.bitwise_xor(rows[:, word], of_query, out=differing)
+            np.bitwise_count(differing, out=bits)
+            if bits is not found:
+                found += bits
+        return found
 
 
 class _Within:
@@ -99,8 +123,10 @@ class _Within:
         self.rows: list[np.ndarray] = []
         self.distances: list[np.ndarray] = []
 
-    def take(self, block: np.ndarray, start: int, chosen: np.ndarray | None) -> None:
-        of_block = distances(self.query, block)
+    def take(self, of_block: np.ndarray, start: int, chosen: np.ndarray | None) -> None:
+        """Takes what it may need of a block, whose distances are given."""
+        if not len(of_block) or of_block.min() > self.limit:  # most blocks; quicker than to look
+            return
         found = np.flatnonzero(of_block <= self.limit)
         if len(found):
             self.distances.append(of_block[found].astype(np.int64))
@@ -133,7 +159,8 @@ class _Nearest(_Within):
     def narrow(self) -> None:
         self.counts += np.bincount(self.distances[-1], minlength=self.most + 1)
         # Rows counted earlier beyond the limit do no harm: the sum up to it is what decides.
-        self.limit = min(int(np.searchsorted(self.counts.cumsum(), self.k)), self.most)
+        while self.limit and self.counts[: self.limit].sum() >= self.k:
+            self.limit -= 1
 
     def answer(self, rank: np.ndarray) -> Rows:
         rows, found = self._found()
