@@ -14,6 +14,10 @@ quickstart: $(INSTALLED)
 	$(BIN)/python -m tfhash.train --flagfile=configs/ssgah.flags --model_dir=runs/quickstart
 	$(BIN)/python -m tfhash.export --model_dir=runs/quickstart
 	$(BIN)/python examples/query_saved_model.py runs/quickstart
+	$(BIN)/python examples/digits_as_files.py runs/quickstart/photos
+	$(BIN)/python -m tfhash.search build --index=runs/quickstart/index --images='runs/quickstart/photos/**' --model=runs/quickstart/export
+	@echo
+	@echo "To look around: $(BIN)/python -m tfhash.search page --index=runs/quickstart/index"
 
 # A file of tests runs in one process; two processes, whatever the machine, for TensorFlow is large.
 test: lint
@@ -44,7 +48,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tfhash needs Python 3.11 or newer, this is " + sys.version)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,serving,test,weights]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[faiss,onnx,page,postgres,serving,test,weights]'
 	touch $@
 
 $(DOCS_INSTALLED): $(INSTALLED)

@@ -18,6 +18,7 @@ COMMANDS = (
     "serving.server",
     "serving.encode",
     "serving.deploy",
+    "search",
 )
 
 
