@@ -103,7 +103,8 @@ class _Scratch:
     def distances(self, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """As the function of that name; valid until the next call."""
         count = len(rows)
-        differing, found = self.differing[:count], self.found[:count]
+        differing: np.ndarray = self.differing[:count]
+        found: np.ndarray = self.found[:count]
         bits = found if rows.shape[1] == 1 else self.bits[:count]
         if bits is not found:
             found[:] = 0
@@ -127,14 +128,13 @@ class _Within:
         """Takes what it may need of a block, whose distances are given."""
         if not len(of_block) or of_block.min() > self.limit:  # most blocks; quicker than to look
             return
+        self.look(of_block)
         found = np.flatnonzero(of_block <= self.limit)
-        if len(found):
-            self.distances.append(of_block[found].astype(np.int64))
-            self.rows.append((found if chosen is None else chosen[found]) + start)
-            self.narrow()
+        self.distances.append(of_block[found].astype(np.int64))
+        self.rows.append((found if chosen is None else chosen[found]) + start)
 
-    def narrow(self) -> None:
-        """Lowers the limit, where what was found allows it."""
+    def look(self, of_block: np.ndarray) -> None:
+        """Lowers the limit, where a block allows it."""
 
     def answer(self, rank: np.ndarray) -> Rows:
         rows, found = self._found()
@@ -156,11 +156,13 @@ class _Nearest(_Within):
         self.k = k
         self.counts = np.zeros(self.most + 1, np.int64)
 
-    def narrow(self) -> None:
-        self.counts += np.bincount(self.distances[-1], minlength=self.most + 1)
-        # Rows counted earlier beyond the limit do no harm: the sum up to it is what decides.
-        while self.limit and self.counts[: self.limit].sum() >= self.k:
-            self.limit -= 1
+    def look(self, of_block: np.ndarray) -> None:
+        near = of_block if self.limit == self.most else of_block[of_block <= self.limit]
+        self.counts += np.bincount(near, minlength=self.most + 1)
+        # What was counted beyond the limit does no harm: the sum up to it is what decides.
+        sums = self.counts[: self.limit + 1].cumsum()
+        if sums[-1] >= self.k:
+            self.limit = int(np.searchsorted(sums, self.k))
 
     def answer(self, rank: np.ndarray) -> Rows:
         rows, found = self._found()
