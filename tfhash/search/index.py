@@ -30,13 +30,15 @@ class Found:
     """What a search found, one of each a query, nearest first; items at one distance by their id.
 
     ids: names; distances: int64, in bits; payload: what was stored with each item, None of none;
-    ties_cut: int64 [q], how many other items are as far as the last one that was answered.
+    ties_cut: int64 [q], how many other items are as far as the last one that was answered. scores:
+    float32, where embeddings decided the order; else None.
     """
 
     ids: list[list[str]]
     distances: list[np.ndarray]
     payload: list[list[Any]]
     ties_cut: np.ndarray
+    scores: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -334,24 +336,61 @@ class Index:
         k: int | None = None,
         radius: int | None = None,
         where: Mapping[str, Any] | None = None,
+        embeddings: ArrayLike | None = None,
+        candidates: int = 200,
     ) -> Found:
         """The k nearest items of each query, or all within a radius in bits, nearest first.
 
         codes: packed uint8 [q, w]. Exactly one of k and radius; k by default 10. where: only items
         whose payload has these values, such as {"label": "cat"}; of a list, one of them.
-        UserError for codes of another length, and for other numbers.
+        embeddings: float [q, code_length] in [0, 1], H(x) of the queries, as `hasher.embed` answers
+        it: of the `candidates` nearest, or all within the radius, those come first whose bits it
+        makes likeliest. Their score is the Hamming distance to be expected, were each bit of the
+        query 1 with the probability that H(x) gives it. UserError for codes of another length, and
+        for other numbers.
         """
         queries = scan.to_rows(check_codes(codes, self.code_length))
         name, value = check_search(k, radius)
+        relaxed = None if embeddings is None else self._check_embeddings(embeddings, len(queries))
         with self._lock:
             self._store.refresh()
-            found = self._find(queries, name, value, where)
+            scores = None
+            if relaxed is None:
+                found = self._find(queries, name, value, where)
+            else:
+                wide = max(value, candidates) if name == "k" else value
+                found = self._find(queries, name, wide, where)
+                most = value if name == "k" else None
+                ranked = [self._by_score(*pair, most) for pair in zip(found, relaxed, strict=True)]
+                found, scores = [rows for rows, _ in ranked], [score for _, score in ranked]
             return Found(
                 [self._store.ids(of_query.rows) for of_query in found],
                 [of_query.distances for of_query in found],
                 [self._store.payload(of_query.rows) for of_query in found],
                 np.array([of_query.ties_cut for of_query in found], np.int64),
+                scores,
             )
+
+    def _check_embeddings(self, embeddings: ArrayLike, count: int) -> np.ndarray:
+        found = np.asarray(embeddings)
+        if found.shape != (count, self.code_length) or found.dtype.kind != "f":
+            raise UserError(
+                f"`embeddings`: {found.dtype} {list(found.shape)}; allowed: float "
+                f"[{count}, {self.code_length}]"
+            )
+        if not (found.min(initial=0) >= 0 and found.max(initial=1) <= 1):
+            raise UserError("`embeddings`: below 0 or above 1, or NaN; allowed: 0 to 1")
+        return found.astype(np.float32)
+
+    def _by_score(
+        self, found: scan.Rows, relaxed: np.ndarray, most: int | None
+    ) -> tuple[scan.Rows, np.ndarray]:
+        """The rows in the order of their scores, the first `most` of them, and the scores."""
+        packed = scan.to_codes(self._store.codes[found.rows], self.code_length)
+        bits = code_arrays.unpack(packed, self.code_length)
+        scores = np.abs(relaxed - bits).sum(axis=1, dtype=np.float32)
+        order = np.lexsort((self._store.rank[found.rows], found.distances, scores))[:most]
+        return scan.Rows(found.rows[order], found.distances[order]), scores[order]
 
     def _find(
         self, queries: np.ndarray, name: str, value: int, where: Mapping[str, Any] | None
