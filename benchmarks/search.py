@@ -5,6 +5,7 @@
     python benchmarks/search.py --approximate [--run=runs/cifar10]    # recall and speed at 10^6
     python benchmarks/search.py --postgres=ADDRESS    # pgvector at 10^6: inserts, speed, a filter
     python benchmarks/search.py --folder --model=EXPORT      # a folder of 5,000 photos, twice
+    python benchmarks/search.py --rerank=RUN [--data_dir=] [--weights=]   # order by embeddings
 
 Spread codes: 1,000 random centres, bits flipped with p = .08. Sharp codes: 10 centres, p = .05, as
 a trained hash gives them. Queries are codes of the index with 5 % of the bits changed. Speeds are
@@ -255,6 +256,57 @@ def folder(model: str) -> None:
         shutil.rmtree(photos)
 
 
+def reranking(run: str, **own: str) -> None:
+    """What embeddings of the queries gain on a run: mAP@100 and precision@10, and time."""
+    from tfhash.evaluation import retrieval
+    from tfhash.runs import experiment, finished
+    from tfhash.runs import folder as run_folder
+
+    of_data = {name: own[name] for name in own if name == "data_dir"}
+    given, _ = run_folder.read(Path(run), of_data)
+    images, parts = experiment.load_data(given.experiment)
+    hasher = finished.load(run, **{name: own[name] for name in own if name == "weights"})
+    query, database = (
+        npz.read(Path(run, "codes", f"{part}.npz"), ["codes", "labels", "ids"])
+        for part in ("query", "database")
+    )
+    embeddings = hasher.embed(images.images[parts.query])
+    relevant = query["labels"].astype(int) @ database["labels"].T.astype(int) > 0
+    place = {name: number for number, name in enumerate(database["ids"])}
+    index = Index(database["codes"], ids=list(database["ids"]), code_length=hasher.code_length)
+    plain = retrieval.evaluate(
+        query["codes"],
+        database["codes"],
+        query["labels"],
+        database["labels"],
+        code_length=hasher.code_length,
+        map_at=(100,),
+        precision_at=(10,),
+    )
+    print("| order | candidates | mAP@100 | precision@10 | ms a query |")
+    print("| --- | --: | --: | --: | --: |")
+    before = time.perf_counter()
+    index.search(query["codes"], k=100)
+    spent = (time.perf_counter() - before) / len(query["codes"]) * 1e3
+    values = f"{plain.map[100]:.4f} | {plain.precision_at[10]:.4f}"
+    print(f"| Hamming, ties expected | - | {values} | {spent:.2f} |", flush=True)
+    for candidates in (100, 200, 1_000, 5_000, len(database["codes"])):
+        before = time.perf_counter()
+        found = index.search(query["codes"], k=100, embeddings=embeddings, candidates=candidates)
+        spent = (time.perf_counter() - before) / len(query["codes"]) * 1e3
+        precisions, tops = [], []
+        for number, ids in enumerate(found.ids):
+            hits = relevant[number, [place[name] for name in ids]]
+            at = hits.cumsum() / np.arange(1, len(hits) + 1)
+            precisions.append(at[hits].mean() if hits.any() else 0.0)
+            tops.append(hits[:10].mean())
+        print(
+            f"| by embeddings | {candidates:,} | {np.mean(precisions):.4f} | {np.mean(tops):.4f} | "
+            f"{spent:.2f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -265,9 +317,15 @@ def main() -> None:
     parser.add_argument("--postgres")
     parser.add_argument("--folder", action="store_true")
     parser.add_argument("--model")
+    parser.add_argument("--rerank", help="a run folder")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--weights")
     given = parser.parse_args()
     if given.approximate:
         approximates(given.run)
+    elif given.rerank:
+        own = {"data_dir": given.data_dir, "weights": given.weights}
+        reranking(given.rerank, **{name: value for name, value in own.items() if value})
     elif given.postgres:
         database(given.postgres)
     elif given.folder:
