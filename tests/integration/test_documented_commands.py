@@ -182,6 +182,7 @@ def folder(run_line, tmp_path_factory) -> Path:
         patch.chdir(root)
         quickly = ["--method=lsh", "--dataset=digits", "--model_dir=runs/quickstart"]
         run_line(Line(train.NAME, quickly))
+        run_line(Line("tfhash.export", ["--model_dir=runs/quickstart"]))
     (root / "DIR").symlink_to(root / "runs" / "quickstart")
     shutil.copy(root / "DIR" / "flags.txt", root)
     return root
