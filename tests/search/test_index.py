@@ -419,3 +419,15 @@ def test_embeddings_of_bits_are_the_bits(index):
 def test_other_embeddings_are_one_line(index, embeddings, line):
     with pytest.raises(UserError, match=line):
         index.search(made(1)[0], embeddings=embeddings)
+
+
+def test_an_index_that_cannot_be_made_leaves_its_folder_free(tmp_path):
+    codes, _ = made(2)
+    with pytest.raises(UserError, match="`ids`: x twice"):
+        Index(codes, ids=["x", "x"], code_length=BITS, path=tmp_path / "new" / "i")
+    assert not (tmp_path / "new" / "i").exists()
+    Index(codes, ids=["x", "y"], code_length=BITS, path=tmp_path / "new" / "i").close()
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UserError, match="`payload`: "):
+        Index(codes, ids=["x", "y"], code_length=BITS, payload=[{1}, 2], path=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "mine.txt"}

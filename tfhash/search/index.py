@@ -93,8 +93,14 @@ class Index:
             self._store.set_meta("model", model)
             for name, value in self._backend.settings.items():
                 self._store.set_meta(name, value)
-        if len(checked) or len(ids):
+        if not (len(checked) or len(ids)):
+            return
+        try:
             self.add(checked, ids=ids, payload=payload)
+        except BaseException:  # the folder is free for another try
+            self.close()
+            self._store.discard()
+            raise
 
     @classmethod
     def load(

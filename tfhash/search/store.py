@@ -118,6 +118,14 @@ class Store:
                     f"{first + of_check - 1:,}; build it again"
                 )
 
+    def discard(self) -> None:
+        """Removes the files of an index that was just made, and its folder where that is empty."""
+        if self.directory is not None:
+            for name in (DATABASE, f"{DATABASE}-journal", CODES.format(1)):
+                (self.directory / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
+
     def close(self) -> None:
         self._mapped = None
         self._database.close()
