@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.search import items
 from tfhash.search import build
+from tfhash.search.index import Index
 
 BITS = 12
 
@@ -58,3 +60,17 @@ def fake_encoder() -> type[FakeEncoder]:
 def draw():
     """draw(path, seed): a picture of noise."""
     return picture
+
+
+@pytest.fixture(params=["memory", "folder", "loaded"])
+def index(request, tmp_path):
+    codes, ids = items.made()
+    path = None if request.param == "memory" else tmp_path / "index"
+    found = Index(
+        codes, ids=ids, code_length=items.BITS, payload=items.labelled(), path=path, model="m1"
+    )
+    if request.param == "loaded":
+        found.close()
+        found = Index.load(path)
+    yield found
+    found.close()

@@ -61,9 +61,9 @@ def test_a_photo_is_answered_with_its_nearest(client, index):
         assert item["payload"] == {"label": item["id"].split("/")[1]}
 
 
-def test_an_item_is_asked_for_by_its_row(client, index):
+def test_an_item_is_asked_for_by_its_number(client, index):
     first = client.post("/api/search?k=1", content=content("photos/b/4.png")).json()["items"][0]
-    again = client.get(f"/api/search?row={first['row']}&k=1").json()["items"][0]
+    again = client.get(f"/api/search?number={first['number']}&k=1").json()["items"][0]
     assert again["id"] == first["id"] == "photos/b/4.png" and again["distance"] == 0
     about = client.get("/api/index").json()
     assert about == {
@@ -73,12 +73,12 @@ def test_an_item_is_asked_for_by_its_row(client, index):
 
 
 def test_radius_and_filter(client, index):
-    row = index.first_row()
-    answer = client.get(f"/api/search?row={row}&radius=3&where=label=b").json()
+    row = index.first_number()
+    answer = client.get(f"/api/search?number={row}&radius=3&where=label=b").json()
     code = index.codes(index.names_of([row]))
     expected = index.search(code, radius=3, where={"label": "b"}).ids[0]
     assert [item["id"] for item in answer["items"]] == expected and len(expected) > 1
-    both = client.get(f"/api/search?row={row}&k=70&where=label=b&where=label=c").json()
+    both = client.get(f"/api/search?number={row}&k=70&where=label=b&where=label=c").json()
     assert {item["payload"]["label"] for item in both["items"]} == {"b", "c"}
     assert both["found"] == 46
 
@@ -86,14 +86,14 @@ def test_radius_and_filter(client, index):
 def test_no_more_answers_than_a_page_shows(client, index):
     codes = np.zeros((MOST + 50, 2), np.uint8)
     index.add(codes, ids=[f"same{n}" for n in range(len(codes))])
-    row = index.rows_and_codes(["same0"])[0][0]
+    row = index.numbers_and_codes(["same0"])[0][0]
     for query in ("k=1000000", "radius=0"):
-        answer = client.get(f"/api/search?row={row}&{query}").json()
+        answer = client.get(f"/api/search?number={row}&{query}").json()
         assert len(answer["items"]) == MOST
 
 
-def test_thumbnails_by_row_are_made_once(client, index, photos, tmp_path):
-    row = index.first_row()
+def test_thumbnails_by_number_are_made_once(client, index, photos, tmp_path):
+    row = index.first_number()
     response = client.get(f"/thumbnail/{row}")
     assert response.headers["content-type"] == "image/jpeg"
     assert "max-age" in response.headers["cache-control"]
@@ -102,7 +102,7 @@ def test_thumbnails_by_row_are_made_once(client, index, photos, tmp_path):
     (photos / "a/0.png").unlink()
     assert client.get(f"/thumbnail/{row}").content == response.content
     (photos / "a/12.png").unlink()
-    gone = client.get(f"/thumbnail/{index.rows_and_codes(['photos/a/12.png'])[0][0]}")
+    gone = client.get(f"/thumbnail/{index.numbers_and_codes(['photos/a/12.png'])[0][0]}")
     assert gone.status_code == 400 and "No such file" in gone.json()["error"]
 
 
@@ -128,19 +128,19 @@ def test_no_file_is_had_by_its_name(client, path):
 @pytest.mark.parametrize(
     ("query", "words"),
     [
-        ("row=x", "row: 'x'; allowed: the number of an image"),
-        ("row=", "row: ''; allowed"),
-        ("row=" + "9" * 40, "row: "),
-        ("row=9999", "row: 9999; no image of the index has that number"),
-        ("row=FIRST&k=0", "k: 0; allowed: whole numbers from 1 on"),
-        ("row=FIRST&k=-3", "k: '-3'; allowed: whole numbers"),
-        ("row=FIRST&k=99999999999", "k: '99999999999'; allowed: whole numbers"),
-        ("row=FIRST&radius=x", "radius: 'x'; allowed: whole numbers"),
-        ("row=FIRST&where=x", "where: 'x'; allowed: NAME=VALUE"),
+        ("number=x", "number: 'x'; allowed: that of an image"),
+        ("number=", "number: ''; allowed"),
+        ("number=" + "9" * 40, "number: "),
+        ("number=9999", "number: 9999; no image of the index has that number"),
+        ("number=FIRST&k=0", "k: 0; allowed: whole numbers from 1 on"),
+        ("number=FIRST&k=-3", "k: '-3'; allowed: whole numbers"),
+        ("number=FIRST&k=99999999999", "k: '99999999999'; allowed: whole numbers"),
+        ("number=FIRST&radius=x", "radius: 'x'; allowed: whole numbers"),
+        ("number=FIRST&where=x", "where: 'x'; allowed: NAME=VALUE"),
     ],
 )
 def test_odd_questions_are_one_line(client, index, query, words):
-    query = query.replace("FIRST", str(index.first_row()))
+    query = query.replace("FIRST", str(index.first_number()))
     response = client.get(f"/api/search?{query}")
     assert response.status_code == 400 and words in response.json()["error"]
 
@@ -176,7 +176,7 @@ def test_without_a_model_only_items_are_asked_for(index):
     with testclient.TestClient(make_app(index, None, ["testserver"])) as client:
         response = client.post("/api/search", content=content())
         assert response.status_code == 400 and "no model" in response.json()["error"]
-        assert client.get(f"/api/search?row={index.first_row()}").status_code == 200
+        assert client.get(f"/api/search?number={index.first_number()}").status_code == 200
 
 
 def test_only_its_own_names_lead_to_it_and_nothing_is_loaded_from_elsewhere(client, index):
@@ -184,7 +184,7 @@ def test_only_its_own_names_lead_to_it_and_nothing_is_loaded_from_elsewhere(clie
     for path, kind in (
         ("/", "text/html"), ("/page.js", "javascript"), ("/page.css", "text/css"),
         ("/favicon.ico", "image/svg"), ("/api/index", "application/json"),
-        (f"/thumbnail/{index.first_row()}", "jpeg"),
+        (f"/thumbnail/{index.first_number()}", "jpeg"),
     ):  # fmt: skip
         response = client.get(path)
         assert response.status_code == 200 and kind in response.headers["content-type"]

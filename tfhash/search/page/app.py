@@ -1,7 +1,7 @@
 """The server of the search page: one static page, and four answers to it in JSON and JPEG.
 
-Images of the index are asked for by their row number, never by a name: what is not in the index has
-no number. Nothing is loaded from elsewhere, and a browser is told to load nothing.
+Images of the index are asked for by their numbers, never by a name: what is not in the index has no
+number. Nothing is loaded from elsewhere, and a browser is told to load nothing.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def make_app(index: Index, encoder: Encoder | None, hosts: list[str]) -> Starlet
         Route("/favicon.ico", _static("favicon.svg")),
         Route("/api/index", page.about),
         Route("/api/search", page.search, methods=["GET", "POST"]),
-        Route("/thumbnail/{row:int}", page.thumbnail),
+        Route("/thumbnail/{number:int}", page.thumbnail),
     ]
     return Starlette(
         routes=routes,
@@ -95,53 +95,53 @@ class _Page:
                 "code_length": index.code_length,
                 "model": index.model,
                 "encodes": self.encoder is not None,
-                "first": self.index.first_row(),
+                "first": self.index.first_number(),
             }
         )
 
     async def search(self, request: Request) -> Response:
-        """The nearest items of an uploaded file, the body, or of the item of ?row."""
+        """The nearest items of an uploaded file, the body, or of the item of ?number."""
         options = _options(request)
         if request.method == "POST":
             if self.encoder is None:
                 raise UserError("this page has no model: only images of the index can be asked for")
             body = await _body(request)
             return _json(await run_in_threadpool(self._search, _of_file, body, options))
-        row = request.query_params.get("row", "")
-        if not row.isdecimal() or len(row) > 18:
-            raise UserError(f"`row`: {row!r:.30}; allowed: the number of an image")
-        return _json(await run_in_threadpool(self._search, _of_row, int(row), options))
+        number = request.query_params.get("number", "")
+        if not number.isdecimal() or len(number) > 18:
+            raise UserError(f"`number`: {number!r:.30}; allowed: that of an image")
+        return _json(await run_in_threadpool(self._search, _of_number, int(number), options))
 
     def _search(self, code_of: Callable, asked: Any, options: dict[str, Any]) -> dict[str, Any]:
         code = code_of(self, asked)
         found = self.index.search(code, **options)
-        rows, codes = self.index.rows_and_codes(found.ids[0][:MOST])
+        numbers, codes = self.index.numbers_and_codes(found.ids[0][:MOST])
         bits = unpack(codes, self.index.code_length) != unpack(code, self.index.code_length)
-        parts = zip(rows, found.ids[0], found.distances[0], found.payload[0], bits, strict=False)
+        parts = zip(numbers, found.ids[0], found.distances[0], found.payload[0], bits, strict=False)
         return {
             "found": len(found.ids[0]),
             "ties_cut": int(found.ties_cut[0]),
             "code": unpack(code, self.index.code_length)[0].tolist(),
             "items": [
                 {
-                    "row": int(row),
+                    "number": int(number),
                     "id": shown(name),
                     "distance": int(distance),
                     "payload": payload,
                     "differs": np.flatnonzero(of_item).tolist(),
                 }
-                for row, name, distance, payload, of_item in parts
+                for number, name, distance, payload, of_item in parts
             ],
         }
 
     async def thumbnail(self, request: Request) -> Response:
-        row = request.path_params["row"]
-        data = await run_in_threadpool(self.thumbnail_of, row)
+        number = request.path_params["number"]
+        data = await run_in_threadpool(self.thumbnail_of, number)
         cached = {"Cache-Control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=_HEADERS | cached)
 
-    def _thumbnail_of(self, row: int) -> bytes:
-        (name,) = self.index.names_of([row])
+    def _thumbnail_of(self, number: int) -> bytes:
+        (name,) = self.index.names_of([number])
         return thumbnail(self.index.folder / name, SIDE)
 
 
@@ -155,8 +155,8 @@ def _of_file(page: _Page, body: bytes) -> np.ndarray:
     return codes
 
 
-def _of_row(page: _Page, row: int) -> np.ndarray:
-    return page.index.codes(page.index.names_of([row]))
+def _of_number(page: _Page, number: int) -> np.ndarray:
+    return page.index.codes(page.index.names_of([number]))
 
 
 async def _body(request: Request) -> bytes:

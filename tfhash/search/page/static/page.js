@@ -2,7 +2,7 @@
 // only ever set as text.
 
 const $ = (id) => document.getElementById(id);
-let current = null; // what was asked for last: {file} or {row, id}
+let current = null; // what was asked for last: {file} or {number, id}
 let request = 0; // answers that come late are of an older question
 
 function element(tag, className, text) {
@@ -25,7 +25,7 @@ function address() {
   for (const pair of $("where").value.split(",").map((part) => part.trim()).filter(Boolean)) {
     query.append("where", pair);
   }
-  if (current.row !== undefined) query.set("row", current.row);
+  if (current.number !== undefined) query.set("number", current.number);
   return `/api/search?${query}`;
 }
 
@@ -65,7 +65,7 @@ function tile(item, code) {
   const image = element("img");
   image.alt = "";
   image.loading = "lazy";
-  image.src = `/thumbnail/${item.row}`;
+  image.src = `/thumbnail/${item.number}`;
   image.addEventListener("error", () => picture.replaceChildren(element("span", "", "no picture")));
   picture.append(image);
   const plural = item.distance === 1 ? "bit" : "bits";
@@ -76,7 +76,7 @@ function tile(item, code) {
     button.append(element("span", "payload", text));
   }
   button.append(bits(code, new Set(item.differs)));
-  button.addEventListener("click", () => ask({ row: item.row, id: item.id }));
+  button.addEventListener("click", () => ask({ number: item.number, id: item.id }));
   const entry = element("li");
   entry.append(button);
   return entry;
@@ -105,12 +105,12 @@ function ask(what, remember = true) {
   current = what;
   const asked = $("asked");
   if (asked.src.startsWith("blob:")) URL.revokeObjectURL(asked.src);
-  asked.src = what.file ? URL.createObjectURL(what.file) : `/thumbnail/${what.row}`;
+  asked.src = what.file ? URL.createObjectURL(what.file) : `/thumbnail/${what.number}`;
   asked.hidden = false;
   $("hint").textContent = what.file ? what.file.name || "Pasted photo" : what.id || "";
   if (remember) {
     const state = what.file ? null : what;
-    history.pushState(state, "", what.file ? "/" : `/#${what.row}`);
+    history.pushState(state, "", what.file ? "/" : `/#${what.number}`);
   }
   search();
 }
@@ -167,13 +167,13 @@ async function start() {
     $("file").disabled = true;
     $("hint").textContent = "No model: choose an image below";
   }
-  const row = location.hash.slice(1);
-  if (/^\d+$/.test(row)) ask({ row: Number(row) }, false);
+  const number = location.hash.slice(1);
+  if (/^\d+$/.test(number)) ask({ number: Number(number) }, false);
   else if (about.first !== null) await examples(about);
 }
 
 async function examples(about) {
-  const response = await fetch(`/api/search?row=${about.first}&k=24`);
+  const response = await fetch(`/api/search?number=${about.first}&k=24`);
   if (response.ok && !current) {
     draw(await response.json());
     say("Some images of the index; ask for a photo, or click one");
