@@ -110,6 +110,11 @@ def test_what_cannot_be_looked_into_is_told(photos):
         "cats/gone.jpg": "No such file or directory",
         "round": "Too many levels of symbolic links",
     }
+    with pytest.raises(files.NotReadError, match="^Too many levels of symbolic links$"):
+        files.read(photos / "round")
+    with pytest.raises(files.FileError, match="^No such file or directory$") as gone:
+        files.read(photos / "cats" / "gone.jpg")
+    assert not isinstance(gone.value, files.NotReadError)
 
 
 @pytest.fixture

@@ -30,6 +30,10 @@ class FileError(OSError):
     """A file without an image that can be read: the reason in words."""
 
 
+class NotReadError(FileError):
+    """The system cannot read it now; there may be an image in it."""
+
+
 @dataclass
 class Found:
     """What lies below a folder.
@@ -226,7 +230,7 @@ def read(path: str | os.PathLike, limit: int = MAX_BYTES) -> Content:
     """The bytes of a JPEG or PNG file, told by its content.
 
     Nothing but a regular file is read, and of one over the limit, in bytes, or of another format,
-    only its head. FileError says what is wrong with it.
+    only its head. FileError says what is wrong with it; NotReadError where the system does.
     """
     try:
         with _open(path) as file:
@@ -244,8 +248,10 @@ def read(path: str | os.PathLike, limit: int = MAX_BYTES) -> Content:
             return Content(data, status.st_size, status.st_mtime_ns)
     except FileError:
         raise
-    except OSError as error:
+    except FileNotFoundError as error:
         raise FileError(error.strerror or str(error)) from None
+    except OSError as error:
+        raise NotReadError(error.strerror or str(error)) from None
 
 
 def _open(path: str | os.PathLike) -> BinaryIO:

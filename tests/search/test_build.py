@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tfhash import files
 from tfhash.errors import UserError
 from tfhash.search import build
 from tfhash.search.index import Index
@@ -90,7 +91,7 @@ def test_what_has_no_code_is_told_and_no_longer_found(photos):
         "photos/b/text.png": "not a JPEG or PNG image",
     }
     assert changes.notes == ["1 files that are no images passed over: .txt 1"]
-    assert str(changes) == "0 encoded, 68 as they were, 3 without a code"
+    assert str(changes) == "0 encoded, 68 as they were, 3 not read or refused"
     assert len(index) == 68 and "photos/a/0.png" not in index
 
 
@@ -112,17 +113,135 @@ def test_an_interrupted_build_goes_on(photos, monkeypatch):
     assert sum(encoder.asked) == 30 and len(index) == 70
 
 
-def test_payload_of_a_file_stays_where_its_content_does(photos):
+def label(index, name, words):
+    content = [index.content()[name]]
+    index.change(index.codes([name]), ids=[name], payload=[words], content=content, replace=True)
+
+
+def test_payload_goes_with_the_content_of_a_file(photos):
     index = new_index()
     updated(index)
-    name = "photos/a/0.png"
-    stored = index.content()[name]
-    index.change(
-        index.codes([name]), ids=[name], payload=[{"x": 1}], content=[stored], replace=True
-    )
-    os.utime(name)
+    names = [f"photos/a/{n}.png" for n in (0, 3, 6)]
+    for number, name in enumerate(names):
+        label(index, name, {"x": number})
+    os.utime(names[0])
+    shutil.move(names[1], photos / "moved.png")
+    picture(photos / "a/6.png", 300)
     updated(index)
-    assert index.payload([name]) == [{"x": 1}]
+    assert index.payload([names[0], "photos/moved.png", names[2]]) == [{"x": 0}, {"x": 1}, None]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_files_that_are_renumbered_keep_their_own_codes(photos, monkeypatch, backwards):
+    """A photo is inserted in front: each file takes the name of the next, over several groups."""
+    monkeypatch.setattr(build, "KEPT", 7)
+    shutil.rmtree(photos)
+    photos.mkdir()
+    for number in range(40):
+        picture(photos / f"{number:03d}.png", number)
+    index, encoder = new_index(), FakeEncoder()
+    updated(index)
+    for number in range(40):
+        label(index, f"photos/{number:03d}.png", number)
+    order = range(40) if backwards else reversed(range(40))
+    step = -1 if backwards else 1
+    if backwards:  # the first one goes, each takes the name of the one before
+        (photos / "000.png").unlink()
+        order = range(1, 40)
+    for number in order:
+        os.rename(photos / f"{number:03d}.png", photos / f"{number + step:03d}.png")
+    if not backwards:
+        picture(photos / "000.png", 999)
+    changes = updated(index, encoder)
+    fresh = new_index()
+    updated(fresh)
+    assert everything(index) == everything(fresh)
+    assert sum(encoder.asked) == (not backwards)
+    assert (changes.moved, changes.removed) == ((39, 1) if backwards else (40, 0))
+    payload = [*range(1, 40)] if backwards else [None, *range(40)]
+    assert index.payload(index.ids()) == payload
+    assert updated(index, encoder).unchanged == len(index)
+
+
+def test_files_that_change_places_keep_their_own_codes(photos, monkeypatch):
+    monkeypatch.setattr(build, "KEPT", 1)
+    index = new_index()
+    updated(index)
+    for one, other in (("a/0.png", "b/1.png"), ("a/3.png", "c/2.png")):
+        os.rename(photos / one, "aside")
+        os.rename(photos / other, photos / one)
+        os.rename("aside", photos / other)
+    encoder = FakeEncoder()
+    updated(index, encoder)
+    fresh = new_index()
+    updated(fresh)
+    assert everything(index) == everything(fresh) and encoder.asked == []
+
+
+def test_one_new_content_under_several_names_is_encoded_once(photos, monkeypatch):
+    monkeypatch.setattr(build, "KEPT", 2)
+    index, encoder = new_index(), FakeEncoder()
+    updated(index)
+    picture(photos / "a/new.png", 800)
+    for name in ("b", "c", "d", "e"):
+        shutil.copy(photos / "a/new.png", photos / f"a/{name}.png")
+    (photos / "a/bad.png").write_bytes(b"\x89PNG\r\n\x1a\n REFUSED by the graph")
+    shutil.copy(photos / "a/bad.png", photos / "a/worse.png")
+    changes = updated(index, encoder)
+    assert sum(encoder.asked) == 2
+    assert (changes.encoded, changes.moved, len(changes.unreadable)) == (1, 4, 2)
+    assert len({tuple(code) for code in index.codes([f"photos/a/{n}.png" for n in "bcde"])}) == 1
+
+
+def test_what_a_disk_does_not_give_keeps_its_codes(photos, monkeypatch):
+    """A folder and a file have I/O errors; a file is gone, another is no image any more."""
+    index = new_index()
+    updated(index)
+    listdir, read = os.listdir, files.read
+
+    def failing_listdir(path):
+        if str(path).endswith("photos/b"):
+            raise OSError(5, "Input/output error")
+        return listdir(path)
+
+    def failing_read(path, *limit):
+        if str(path).endswith("a/3.png"):
+            raise files.NotReadError("Input/output error")
+        return read(path, *limit)
+
+    os.utime(photos / "a/3.png")
+    (photos / "a/0.png").unlink()
+    (photos / "a/6.png").write_text("no image any more")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", failing_listdir)
+        patch.setattr(files, "read", failing_read)
+        changes = updated(index)
+    assert len(index) == 68 and "photos/a/3.png" in index and "photos/b/1.png" in index
+    assert "photos/a/6.png" not in index and "photos/a/0.png" not in index
+    assert set(changes.unreadable) == {"photos/b", "photos/a/3.png", "photos/a/6.png"}
+    assert str(changes) == (
+        "0 encoded, 44 as they were, 1 removed, 3 not read or refused, "
+        "24 that were not read keep their codes"
+    )
+    assert str(updated(index)) == "0 encoded, 68 as they were, 1 not read or refused"
+
+
+def test_a_name_that_the_index_cannot_hold_is_told(photos):
+    (photos / "a/0.png").rename(photos / os.fsdecode(b"a/caf\xe9.png"))
+    index = new_index()
+    changes = build.update(index, FakeEncoder(), "photos/**", drop=True, text_only=True)
+    assert changes.unreadable == {
+        "photos/a/caf\udce9.png": "its name is no UTF-8, and the index cannot hold it"
+    }
+    assert len(index) == 69
+
+
+def test_an_index_without_a_model_is_tied_to_the_first_one(photos):
+    index = Index(code_length=BITS)
+    updated(index)
+    assert index.model == "m1"
+    with pytest.raises(UserError, match="`model`: its fingerprint is m2"):
+        updated(index, FakeEncoder(fingerprint="m2"))
 
 
 @pytest.mark.parametrize(

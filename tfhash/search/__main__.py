@@ -29,6 +29,7 @@ from tfhash.search.answers import print_found, write_page  # noqa: E402
 from tfhash.search.encoder import Encoder  # noqa: E402
 from tfhash.search.groups import calibrated_radius, groups, write_csv  # noqa: E402
 from tfhash.search.index import Index  # noqa: E402
+from tfhash.search.values import readings  # noqa: E402
 
 NAME = "tfhash.search"
 
@@ -274,7 +275,7 @@ def _where(pairs: list[str]) -> dict[str, Any] | None:
         name, sign, value = pair.partition("=")
         if not sign:
             raise UserError(f"--where: {pair!r}; allowed: NAME=VALUE")
-        found.setdefault(name, []).extend(build.readings(value))
+        found.setdefault(name, []).extend(readings(value))
     return found or None
 
 

@@ -1,23 +1,27 @@
-"""An index of image files: what is new or changed is encoded, and what is gone goes."""
+"""An index of image files: what is new or changed is encoded, and what is gone goes.
+
+What has a code keeps it until its file is seen to be gone or to be no image: a disk that does not
+answer takes nothing out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from pathlib import PurePosixPath
+from typing import NamedTuple
 
 import numpy as np
 
 from tfhash import files
 from tfhash.errors import UserError
-from tfhash.names import shown
+from tfhash.names import is_text, shown
+from tfhash.search.contents import BATCH, Contents, File
 from tfhash.search.encoder import Encoder
 from tfhash.search.index import Index
 
-BATCH = 32  # files that are encoded at once
 KEPT = 8 * BATCH  # files after which what was done is kept
 REFUSED = "damaged, or refused by the model"
 _MEGABYTES = 64 * 2**20  # of files that are in memory at a time, unless one alone is larger
@@ -27,12 +31,16 @@ Progress = Callable[[int], None]
 
 @dataclass
 class Changes:
-    """What became of the files: counts, and why some have no code."""
+    """What became of the files: counts, and why some could not be read.
+
+    kept: how many items keep the code that they had, for their files or folders were not read.
+    """
 
     encoded: int = 0
     moved: int = 0
     unchanged: int = 0
     removed: int = 0
+    kept: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -40,18 +48,21 @@ class Changes:
         parts = [f"{self.encoded:,} encoded", f"{self.unchanged:,} as they were"]
         parts += [f"{self.moved:,} moved or copied"] if self.moved else []
         parts += [f"{self.removed:,} removed"] if self.removed else []
-        parts += [f"{len(self.unreadable):,} without a code"] if self.unreadable else []
+        parts += [f"{len(self.unreadable):,} not read or refused"] if self.unreadable else []
+        parts += [f"{self.kept:,} that were not read keep their codes"] if self.kept else []
         return ", ".join(parts)
 
 
-class _File(NamedTuple):
-    path: str
-    content: str  # size, time and digest, as the index keeps them
-    data: bytes
+class Files(NamedTuple):
+    """Image files of a pattern, why others and folders could not be looked into, and notes."""
+
+    paths: list[str]
+    unreadable: dict[str, str]
+    notes: list[str]
 
 
-def find(pattern: str) -> tuple[list[str], dict[str, str], list[str]]:
-    """The image files that a pattern matches, why others could not be looked into, and notes.
+def find(pattern: str) -> Files:
+    """The image files that a pattern matches.
 
     UserError where none does, or the folder cannot be listed.
     """
@@ -65,7 +76,7 @@ def find(pattern: str) -> tuple[list[str], dict[str, str], list[str]]:
         raise UserError(f"`images`: no image file matches {shown(pattern)}{hint}")
     paths = [os.path.join(folder, name) for name in found.files]
     bad = {os.path.join(folder, name): reason for name, reason in found.unreadable.items()}
-    return paths, bad, found.notes()
+    return Files(paths, bad, found.notes())
 
 
 def encode_files(encoder: Encoder, pattern: str) -> tuple[list[str], np.ndarray, dict[str, str]]:
@@ -90,51 +101,62 @@ def encode_files(encoder: Encoder, pattern: str) -> tuple[list[str], np.ndarray,
     return names, np.concatenate(codes), unreadable
 
 
-def readings(text: str) -> list[str | int | float | bool]:
-    """What a value of a command line may stand for in JSON: text, a number, true or false."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return [text]
-    return [text, value] if isinstance(value, (int, float, bool)) else [text]
-
-
 def update(
     index: Index,
     encoder: Encoder,
-    pattern: str,
+    found: str | Files,
     *,
     drop: bool,
+    text_only: bool = False,
     progress: Progress = lambda count: None,
     total: Callable[[int], None] = lambda count: None,
 ) -> Changes:
-    """Brings an index up to the files of a pattern.
+    """Brings an index up to files: those of a pattern, or what `find` has found.
 
-    A file is the same where size and time are, or its SHA-256. drop: what the pattern does not
-    match any more goes. total, progress: told how many files there are, and how many more are done.
-    After each KEPT files what was done is kept, so that another call goes on from there. UserError
-    for an encoder of another model than the index is of.
+    A file is the same where size and time are, or its SHA-256; its payload goes with its content.
+    drop: what was not found any more goes. text_only: names that are no UTF-8 are refused, for the
+    index cannot hold them. total, progress: told how many files there are, and how many more are
+    done. After each KEPT files what was done is kept, so that another call goes on from there.
+    UserError for an encoder of another model than the index is of.
     """
     check_model(index, encoder.code_length, encoder.fingerprint)
-    paths, unreadable, notes = find(pattern)
-    changes = Changes(unreadable=unreadable, notes=notes)
+    if not index.model and encoder.fingerprint and hasattr(index, "tie"):
+        index.tie(encoder.fingerprint)
+    paths, unreadable, notes = find(found) if isinstance(found, str) else found
     total(len(paths))
     known = index.content()
-    by_digest = {content.split()[-1]: name for name, content in known.items() if content}
-    for some in _groups(_opened(paths, known, changes, progress)):
-        codes, names, contents, payload = _encoded(index, encoder, some, by_digest, changes)
-        index.change(codes, ids=names, content=contents, payload=payload, replace=True)
+    contents = Contents(index, encoder, known)
+    reader = _Reader(known, progress, text_only)
+    for some in _groups(reader.files(paths)):
+        contents.take(some)
         progress(len(some))
-    if drop:
-        gone = sorted(set(known) - set(paths))
-        for start in range(0, len(gone), 10_000):
-            index.remove(gone[start : start + 10_000])
-        changes.removed = len(gone)
-    there = set(paths)
-    stale = [path for path in changes.unreadable if path in known and path in there]
-    if stale:  # what can no longer be read has no code any more
-        index.remove(stale)
-    return changes
+    listed = set(paths)
+    lacking = {name for name in known if name not in listed} if drop else set()
+    unsure = _below(lacking, unreadable)
+    gone = sorted(known.keys() & {*reader.no_images, *contents.refused} | lacking - unsure)
+    for start in range(0, len(gone), 10_000):
+        index.remove(gone[start : start + 10_000])
+    return Changes(
+        encoded=contents.encoded,
+        moved=contents.moved,
+        unchanged=contents.unchanged + reader.unchanged,
+        removed=len(lacking - unsure),
+        kept=len(unsure) + len(known.keys() & reader.not_read),
+        unreadable=unreadable
+        | reader.no_images
+        | reader.not_read
+        | dict.fromkeys(contents.refused, REFUSED),
+        notes=notes,
+    )
+
+
+def _below(names: set[str], unreadable: Mapping[str, str]) -> set[str]:
+    """Those of the names that are, or lie below, what could not be looked into."""
+    if not unreadable:
+        return set()
+    closed = {PurePosixPath(path) for path in unreadable}
+    paths = ((name, PurePosixPath(name)) for name in names)
+    return {name for name, path in paths if not closed.isdisjoint([path, *path.parents])}
 
 
 def check_model(index: Index, code_length: int, fingerprint: str) -> None:
@@ -152,30 +174,50 @@ def check_model(index: Index, code_length: int, fingerprint: str) -> None:
         )
 
 
-def _opened(
-    paths: Sequence[str], known: dict[str, str | None], changes: Changes, progress: Progress
-) -> Iterator[_File]:
-    """The files that may have changed, with their bytes."""
-    for path in paths:
-        before = known.get(path) or ""
-        try:
-            status = os.stat(path)
-            stamp = f"{status.st_size} {status.st_mtime_ns}"
-            if before.rpartition(" ")[0] == stamp:
-                changes.unchanged += 1
-                progress(1)
-                continue
-            content = files.read(path)
-        except OSError as error:
-            changes.unreadable[path] = str(error.strerror or error).replace("`", "")
-            progress(1)
-            continue
+class _Reader:
+    """Opens files that may have changed.
+
+    unchanged: how many have not, by size and time. no_images, not_read: why others have no bytes
+    here, those that are gone or hold no image, and those that the system did not read.
+    """
+
+    def __init__(self, known: Mapping[str, str | None], progress: Progress, text_only: bool):
+        self.known, self.progress, self.text_only = known, progress, text_only
+        self.unchanged = 0
+        self.no_images: dict[str, str] = {}
+        self.not_read: dict[str, str] = {}
+
+    def files(self, paths: Sequence[str]) -> Iterator[File]:
+        """Those with their bytes; of the others `progress` is told."""
+        for path in paths:
+            try:
+                file = self._open(path)
+            except OSError as error:
+                file = None
+                is_read = isinstance(error, (files.FileError, FileNotFoundError))
+                is_read &= not isinstance(error, files.NotReadError)
+                reasons = self.no_images if is_read else self.not_read
+                reasons[path] = str(error.strerror or error).replace("`", "")
+            if file is None:
+                self.progress(1)
+            else:
+                yield file
+
+    def _open(self, path: str) -> File | None:
+        if self.text_only and not is_text(path):
+            raise files.FileError("its name is no UTF-8, and the index cannot hold it")
+        status = os.stat(path)
+        before = (self.known.get(path) or "").rpartition(" ")[0]
+        if before == f"{status.st_size} {status.st_mtime_ns}":
+            self.unchanged += 1
+            return None
+        content = files.read(path)
         digest = hashlib.sha256(content.data).hexdigest()
-        yield _File(path, f"{content.size} {content.modified} {digest}", content.data)
+        return File(path, f"{content.size} {content.modified} {digest}", content.data)
 
 
-def _groups(opened: Iterator[_File]) -> Iterator[list[_File]]:
-    group: list[_File] = []
+def _groups(opened: Iterator[File]) -> Iterator[list[File]]:
+    group: list[File] = []
     size = 0
     for file in opened:
         if group and (len(group) == KEPT or size + len(file.data) > _MEGABYTES):
@@ -185,41 +227,3 @@ def _groups(opened: Iterator[_File]) -> Iterator[list[_File]]:
         size += len(file.data)
     if group:
         yield group
-
-
-def _encoded(
-    index: Index,
-    encoder: Encoder,
-    some: Sequence[_File],
-    by_digest: dict[str, str],
-    changes: Changes,
-) -> tuple[np.ndarray, list[str], list[str], list[Any]]:
-    """Codes, ids, contents and payload of files: known ones by their digest, others encoded."""
-    codes: dict[str, np.ndarray] = {}
-    payload: dict[str, Any] = {}
-    new: dict[str, _File] = {}
-    for file in some:
-        digest = file.content.split()[-1]
-        if digest in by_digest:
-            (codes[file.path],) = index.codes([by_digest[digest]])
-            same = by_digest[digest] == file.path
-            (payload[file.path],) = index.payload([by_digest[digest]]) if same else (None,)
-            changes.moved += not same
-            changes.unchanged += same
-        else:
-            new[file.path] = file
-    chosen = list(new.values())
-    for start in range(0, len(chosen), BATCH):
-        batch = chosen[start : start + BATCH]
-        answers, valid = encoder([file.data for file in batch])
-        for file, code, is_valid in zip(batch, answers, valid, strict=True):
-            if is_valid:
-                codes[file.path] = code
-                changes.encoded += 1
-            else:
-                changes.unreadable[file.path] = REFUSED
-    contents = {file.path: file.content for file in some}
-    names = list(codes)
-    width = -(-index.code_length // 8)
-    stacked = np.array([codes[name] for name in names], np.uint8).reshape(len(names), width)
-    return stacked, names, [contents[n] for n in names], [payload.get(n) for n in names]

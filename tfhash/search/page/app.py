@@ -25,9 +25,9 @@ from tfhash.codes import unpack
 from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search.answers import thumbnail
-from tfhash.search.build import readings
 from tfhash.search.encoder import Encoder
 from tfhash.search.index import Index
+from tfhash.search.values import readings
 
 MOST = 200  # answers of one search
 SIDE = 256  # px of a thumbnail
