@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from tfhash import npz
+from tfhash.errors import UserError
 from tfhash.search import __main__ as module
+from tfhash.search import commands
 from tfhash.search import encoder as encoder_module
 from tfhash.search.index import Index
 
@@ -72,7 +75,7 @@ def test_what_cannot_be_read_is_told_and_the_status_is_1(photos, search):
     (photos / "a/0.png").write_bytes(b"")
     images = "--images=photos/**"
     ended = search("build", "--index=i", images, "--model=export", status=1)
-    assert "69 encoded, 0 as they were, 1 without a code" in ended.output
+    assert "69 encoded, 0 as they were, 1 not read or refused" in ended.output
     assert ended.errors == "tfhash.search: error: photos/a/0.png: empty\n"
     ended = search("query", "--index=i", "--images=photos/a/*", status=1)
     assert "photos/a/0.png: empty" in ended.errors and "photos/a/12.png: 10 found" in ended.output
@@ -104,12 +107,18 @@ def test_the_codes_of_a_run_with_its_labels(run_folder, search):
     assert ended.output.splitlines()[1:] == ["    11  x/2", "    12  x/1"]
     both = search("query", "--index=i", "--ids=x/3", "--where=label=cat,label=dog").output
     assert both.splitlines()[1:] == ["     0  x/3", "    11  x/2", "    12  x/1"]
-    ended = search("duplicates", "--index=i", "--output=d.csv", "--html=d.html")
-    assert "radius:     10 bits, within which 100.00% of 1 labelled pairs" in ended.output
-    assert "groups:     2 of 4 items within 10 bits" in ended.output
+    ended = search("duplicates", "--index=i", "--output=d.csv")
+    assert "radius:     0 bits, the same code; " in ended.output
+    assert "2 labelled pairs within 1 bits are too few to say that more is safe" in ended.output
+    ended = search("duplicates", "--index=i", "--radius=1", "--output=d.csv", "--html=d.html")
+    assert "groups:     2 of 4 items within 1 bits" in ended.output
     assert (run_folder.parent / "d.csv").read_text().splitlines()[1:] == [
         "1,x/1", "1,x/2", "2,x/3", "2,x/4"
     ]  # fmt: skip
+    page = (run_folder.parent / "d.html").read_text()
+    assert page.count("<section>") == 2 and page.count("1 bits<br>") == 2
+    told = search("duplicates", "--index=i", "--radius=1").output
+    assert told.splitlines()[1:] == ["  x/1  x/2", "  x/3  x/4"]
     told = search("duplicates", "--index=i", "--radius=0").output
     assert "groups:     0 of 0 items within 0 bits" in told
 
@@ -135,11 +144,21 @@ def test_the_codes_of_encode(tmp_path, monkeypatch, search):
 
 def test_an_approximate_backend_tells_how_it_was_set_up(run_folder, search):
     pytest.importorskip("faiss", reason="needs the extra faiss")
-    search("build", "--index=i", "--model_dir=run", "--backend=multihash", "--sure_radius=2")
+    made = ["--backend=multihash", "--sure_radius=2"]
+    told = search("build", "--index=i", "--model_dir=run", *made).output
+    assert "multihash, " in told and "bits are found" in told
     told = search("query", "--index=i", "--ids=x/3", "--k=1").output
     assert "multihash, " in told and "bits are found" in told and "     0  x/3" in told
     exact = search("query", "--index=i", "--ids=x/3", "--k=1", "--backend=exact").output
     assert "multihash" not in exact
+    search("build", "--index=i", "--model_dir=run", "--backend=exact")
+    assert "backend:     exact" in search("info", "--index=i").output
+    told = search("build", "--index=i", "--model_dir=run", "--backend=ivf", "--recall=0.5").output
+    assert "ivf, " in told
+    assert "backend:     ivf" in search("info", "--index=i").output
+    search("build", "--index=i", "--model_dir=run")  # the same as before
+    with Index.load("i") as index:
+        assert index._backend.settings["recall"] == "0.5"
 
 
 @pytest.mark.parametrize(
@@ -161,6 +180,17 @@ def test_an_approximate_backend_tells_how_it_was_set_up(run_folder, search):
         ("info", "--index: no index in i"),
         ("duplicates", "--index: no index in i"),
         ("query --ids=a --k=0", "--k"),
+        ("build --images=x --k=3", "--k: not of build; allowed: --index, --images, --model, --c"),
+        ("info --radius=3", "--radius: not of info; allowed: --index"),
+        ("add --images=x --backend=ivf", "--backend: not of add; allowed: --index, --images, "),
+        ("remove --ids=a --recall=0.9", "--recall: not of remove; allowed: "),
+        ("duplicates --where=a=b", "--where: not of duplicates; allowed: --index, --radius, --o"),
+        ("build --images=x --recall=0.9", "--recall: without --backend; allowed: with --backend="),
+        ("query --ids=a --sure_radius=1", "--sure_radius: without --backend; allowed: with --ba"),
+        ("build --images=x --backend=exact --recall=0.9", "--recall: with --backend=exact, which"),
+        ("build --codes=x.npz --model=e", "--model: not with --codes, whose codes are there"),
+        ("query --ids=a --model=e", "--model: not with --ids, whose codes are there"),
+        ("query --index=postgresql://h/d --ids=a --backend=ivf", "--backend: not with a database"),
     ],
 )
 def test_mistakes_are_one_line(photos, search, line, words):
@@ -184,6 +214,78 @@ def test_mistakes_with_an_index_are_one_line(built, search, line, words):
     assert words in ended.line("tfhash.search")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "build --images=phtos/** --model=export",
+        "build --images=photos/*.gif --model=export",
+        "build --images=photos/** --model=none",
+        "build --codes=twice.npz",
+    ],
+)
+def test_what_is_refused_makes_no_index(photos, search, monkeypatch, line, encoders):
+    def none(folder):
+        raise UserError(f"`model`: no export in {folder}")
+
+    codes = {"codes": np.zeros((2, 2), np.uint8), "paths": np.array(["a", "a"]), "code_length": 12}
+    npz.write(photos.parent / "twice.npz", codes)
+    if "none" in line:
+        monkeypatch.setattr(module, "Encoder", none)
+    search("--index=new/i", *line.split(), status=2)
+    assert not (photos.parent / "new").exists()
+
+
+def test_what_is_refused_changes_nothing_of_an_index(built, search, monkeypatch, tmp_path):
+    before = search("info", "--index=i").output
+    for command in ("add", "build"):
+        images = ["--images=photos/a/*", "--model=m2"]
+        ended = search(command, "--index=i", *images, status=2)
+        assert "its fingerprint is m2, that of the index m1" in ended.line("tfhash.search")
+        assert search("info", "--index=i").output == before
+
+
+def test_relative_names_are_of_one_folder(built, search, monkeypatch, tmp_path):
+    """From elsewhere they would mean other files, and the page would look for them there."""
+    index = f"--index={tmp_path / 'i'}"
+    (tmp_path / "photos" / "photos").mkdir()
+    shutil.copy(built / "a/0.png", tmp_path / "photos" / "photos" / "0.png")
+    monkeypatch.chdir(tmp_path / "photos")
+    before = search("info", index).output
+    for command in ("add", "build", "remove"):
+        ended = search(command, index, "--images=photos/*", status=2)
+        told = f"--images: photos/* from here, but names in the index are relative to {tmp_path};"
+        assert told in ended.line("tfhash.search")
+    assert search("info", index).output == before
+    search("add", index, f"--images={tmp_path}/photos/a/*")
+    assert f"folder:      {tmp_path}\n" in search("info", index).output
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "photos" / "0.png").unlink()
+    (tmp_path / "moved").mkdir()
+    shutil.move(tmp_path / "photos", tmp_path / "moved" / "photos")
+    shutil.move(tmp_path / "i", tmp_path / "moved" / "i")
+    with Index.load(tmp_path / "moved" / "i") as moved:
+        moved.remember(folder=str(tmp_path / "was"))
+    monkeypatch.chdir(tmp_path / "moved")  # all together: the former folder is there no more
+    assert "0 encoded, 70 as" in search("build", "--index=i", "--images=photos/**").output
+    assert f"folder:      {tmp_path / 'moved'}\n" in search("info", "--index=i").output
+
+
+def test_a_damaged_index_says_what_to_do(built, search, tmp_path):
+    (tmp_path / "i" / "codes-1.bin").write_bytes(b"short")
+    for command in ("build", "query"):
+        ended = search(command, "--index=i", "--images=photos/a/*", status=2)
+        assert ended.line("tfhash.search").endswith("; move i away and build it again")
+
+
+@pytest.mark.parametrize("where", ["n=99999999999999999999999", "n=NaN", "n=[", "caf\udce9=x"])
+def test_odd_values_of_a_filter_are_no_traceback(built, search, where):
+    ended = search(
+        "query", "--index=i", "--ids=photos/a/0.png", f"--where={where}",
+        status=2 if "caf" in where else 0,
+    )  # fmt: skip
+    assert "Traceback" not in ended.errors
+
+
 def test_ctrl_c_says_how_to_go_on(photos, search, monkeypatch, fake_encoder):
     def interrupted(self, contents):
         raise KeyboardInterrupt
@@ -194,7 +296,7 @@ def test_ctrl_c_says_how_to_go_on(photos, search, monkeypatch, fake_encoder):
 
 
 def test_values_of_a_filter_are_text_or_what_json_reads():
-    assert module._where(["n=3", "s=cat", "b=true", "q={"]) == {
+    assert commands.where_of(["n=3", "s=cat", "b=true", "q={"]) == {
         "n": ["3", 3], "s": ["cat"], "b": ["true", True], "q": ["{"]
     }  # fmt: skip
 

@@ -8,6 +8,7 @@ import pytest
 from tests.search.items import in_folder, made
 from tfhash.errors import NotNowError
 from tfhash.search import tables
+from tfhash.search.answers import found_of
 from tfhash.search.index import Index
 
 
@@ -77,7 +78,7 @@ def test_every_question_sees_what_others_have_changed(folder, warm, tmp_path):
         np.testing.assert_array_equal(one.codes(names), expected)
         assert one.payload(["b07", "a050"]) == [1, None]
         assert one.names_of([number]) == ["a050"]
-        found = one.found_of([["b07"]], ["a050"])
+        found = found_of(one, [["b07"]], ["a050"])
         assert found.distances[0] == np.unpackbits(expected[0] ^ expected[1]).sum()
         one.save(tmp_path / "copy")
         assert one.compact() == 0

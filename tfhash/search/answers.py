@@ -7,11 +7,15 @@ import html
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from tfhash import files
 from tfhash.errors import unwritable
 from tfhash.names import encoded, shown
-from tfhash.search.index import Found
+from tfhash.search import scan
+from tfhash.search.found import Found
 
 THUMBNAIL = 128  # px
 _SHOWN = 20  # answers of a query on a terminal
@@ -38,6 +42,19 @@ def print_found(names: Sequence[str], found: Found) -> None:
             print(f"  {distance:>4}  {shown(one)}")
         if len(ids) > _SHOWN:
             print(f"        and {len(ids) - _SHOWN:,} more")
+
+
+def found_of(index: Any, ids: Sequence[Sequence[str]], queries: Sequence[str]) -> Found:
+    """Items of an index as the answers to others of it: their distances and payload."""
+    return Found(
+        [list(names) for names in ids],
+        [
+            scan.distances(scan.to_rows(code[None])[0], scan.to_rows(index.codes(names)))
+            for code, names in zip(index.codes(queries), ids, strict=True)
+        ],
+        [index.payload(names) for names in ids],
+        np.zeros(len(queries), np.int64),
+    )
 
 
 def write_page(path: Path, names: Sequence[str], found: Found, folder: Path) -> None:

@@ -14,7 +14,7 @@ from tfhash.errors import UserError
 from tfhash.names import decoded, shown
 from tfhash.search import scan
 from tfhash.search.backends import Backend
-from tfhash.search.found import Found, some_of
+from tfhash.search.found import some_of
 from tfhash.search.snapshot import Snapshot
 from tfhash.search.store import Store
 from tfhash.search.values import from_json
@@ -134,21 +134,6 @@ class Items:
                 "removed": f"{removed:,} codes still in the file",
                 **{k.removeprefix("fact."): v for k, v in found.items() if k.startswith("fact.")},
             }
-
-    def found_of(self, ids: Sequence[Sequence[str]], queries: Sequence[str]) -> Found:
-        """These items as the answers to those: their distances and payload."""
-        with self._reading():
-            asked = scan.to_rows(self.codes(queries))
-            rows = [scan.to_rows(self.codes(names)) for names in ids]
-            return Found(
-                [list(names) for names in ids],
-                [
-                    scan.distances(query, of_query).astype(np.int64)
-                    for query, of_query in zip(asked, rows, strict=True)
-                ],
-                [self.payload(names) for names in ids],
-                np.zeros(len(queries), np.int64),
-            )
 
     def _numbers_of(self, ids: Sequence[str]) -> np.ndarray:
         found = self._store.number_of(ids)
