@@ -8,11 +8,11 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from tfhash import files
 from tfhash.search import answers
-from tfhash.search.index import Found
+from tfhash.search.index import Found, Index
 
 
 def found(ids, distances, cut=0):
@@ -69,8 +69,48 @@ def test_what_is_no_image_has_no_thumbnail(tmp_path, content):
         answers.thumbnail(tmp_path / "x.jpg")
 
 
-def test_a_picture_of_too_many_pixels_has_no_thumbnail(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["large.png", "large.jpg"])
+def test_a_picture_of_too_many_pixels_has_no_thumbnail(tmp_path, monkeypatch, name):
+    """It is refused before it is decoded: one pixel more than a million is."""
     monkeypatch.setattr(files, "MEGAPIXELS", 1)
-    Image.new("L", (2000, 1100)).save(tmp_path / "large.png")
-    with pytest.raises(files.FileError, match="cannot be decoded"):
-        answers.thumbnail(tmp_path / "large.png")
+    Image.new("L", (1000, 1001)).save(tmp_path / name)
+    Image.new("L", (1000, 1000)).save(tmp_path / f"right-{name}")
+    assert answers.thumbnail(tmp_path / f"right-{name}")
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
+    with pytest.raises(files.FileError, match="^1000 x 1001 pixels; allowed: 1 million$"):
+        answers.thumbnail(tmp_path / name)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])
+def test_pictures_of_all_kinds_are_made_small_before_they_are_copied(tmp_path, monkeypatch, mode):
+    """White and large; nothing that is converted is larger than a rough thumbnail."""
+    ending = "jpg" if mode == "CMYK" else "png"
+    if mode == "I;16":
+        image = Image.fromarray(np.full((900, 1200), 65535, np.uint16))
+    else:
+        white = {"LA": (255, 255), "P": 1, "CMYK": (0, 0, 0, 0), "1": 1, "L": 255}
+        image = Image.new(mode, (1200, 900), white.get(mode, (255,) * len(mode)))
+    if mode == "P":
+        image.putpalette([0, 0, 0, 255, 255, 255])
+    path = tmp_path / f"white.{ending}"
+    image.save(path)
+    sizes, plain = [], Image.Image.convert
+
+    def convert(self, *arguments, **options):
+        if arguments and arguments[0] == "RGBA":
+            sizes.append(self.size)
+        return plain(self, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "convert", convert)
+    with Image.open(io.BytesIO(answers.thumbnail(path, 60))) as small:
+        assert small.size == (60, 45) and min(small.getpixel((30, 20))) > 250
+    assert sizes and max(max(size) for size in sizes) <= 240
+
+
+def test_items_as_answers_to_others():
+    codes = np.array([[0, 0], [0, 16], [255, 240]], np.uint8)
+    index = Index(codes, ids=["a", "b", "c"], code_length=12, payload=[1, None, "x"])
+    answered = answers.found_of(index, [["b", "c"], []], ["a", "c"])
+    assert answered.ids == [["b", "c"], []]
+    assert [d.tolist() for d in answered.distances] == [[1, 12], []]
+    assert answered.payload == [[None, "x"], []] and answered.ties_cut.tolist() == [0, 0]

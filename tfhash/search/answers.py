@@ -87,19 +87,37 @@ def thumbnail(path: Path, side: int = THUMBNAIL) -> bytes:
     from PIL import Image, ImageOps
 
     content = files.read(path)
-    Image.MAX_IMAGE_PIXELS = files.MEGAPIXELS * 10**6
     try:
         with Image.open(io.BytesIO(content.data), formats=("JPEG", "PNG")) as image:
+            if image.width * image.height > files.MEGAPIXELS * 10**6:
+                size = f"{image.width} x {image.height} pixels"
+                raise files.FileError(f"{size}; allowed: {files.MEGAPIXELS} million")
             image.draft("RGB", (side, side))
-            turned = ImageOps.exif_transpose(image).convert("RGBA")
+            turned = ImageOps.exif_transpose(_roughly(image, side)).convert("RGBA")
             turned.thumbnail((side, side))
             flat = Image.new("RGB", turned.size, "white")
             flat.paste(turned, mask=turned.getchannel("A"))
             target = io.BytesIO()
             flat.save(target, "JPEG", quality=80)
             return target.getvalue()
+    except files.FileError:
+        raise
     except Exception as error:  # Pillow raises what its plugins do
         raise files.FileError(f"cannot be decoded ({type(error).__name__})") from None
+
+
+def _roughly(image: Any, side: int) -> Any:
+    """The image at a size of little memory: a copy of a large one would be large."""
+    from PIL import Image
+
+    if image.mode not in ("1", "P", "PA", "I;16"):
+        image.thumbnail((side, side))
+        return image
+    # Pillow mixes no palettes and no 16 bits: every so many pixels, and more than are needed.
+    image.thumbnail((4 * side, 4 * side), Image.Resampling.NEAREST)
+    if image.mode == "I;16":
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 def _figure(name: str, words: str, folder: Path) -> str:
