@@ -71,6 +71,42 @@ def test_a_page_of_answers(built, search, tmp_path):
     assert (tmp_path / "out/q.html").read_text().count("<img ") == 23 * 3
 
 
+@pytest.mark.parametrize("with_model", [True, False])
+def test_the_page_of_an_index_in_a_folder(built, search, monkeypatch, with_model):
+    """The server is asked in this process, in place of being started; then Ctrl-C ends it."""
+    testclient = pytest.importorskip("starlette.testclient", reason="needs the extra page")
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the extra page")
+    given = []
+    if not with_model:
+        with Index.load("i") as index:
+            index.remember(export="")
+
+    def serve(app, host, port, log_level):
+        given.append((host, port))
+        with testclient.TestClient(app, base_url=f"http://{host}:{port}") as client:
+            about = client.get("/api/index").json()
+            assert (about["count"], about["encodes"]) == (70, with_model)
+            assert "Find images" in client.get("/").text
+            answer = client.get(f"/api/search?number={about['first']}&k=2").json()
+            assert answer["items"][0]["id"] == "photos/a/0.png"
+            assert client.get(f"/thumbnail/{about['first']}").content[:2] == b"\xff\xd8"
+            sent = client.post("/api/search", content=(built / "a/0.png").read_bytes())
+            assert sent.status_code == (200 if with_model else 400)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn, "run", serve)
+    ended = search("page", "--index=i", "--port=8123", status=130)
+    assert "page:       http://127.0.0.1:8123/ (Ctrl-C ends it)" in ended.output
+    assert given == [("127.0.0.1", 8123)]
+
+
+def test_a_page_needs_the_model_of_its_index_and_a_folder(built, search):
+    ended = search("page", "--index=i", "--model=m2", status=2)
+    assert "its fingerprint is m2, that of the index m1" in ended.line("tfhash.search")
+    ended = search("page", "--index=postgresql://h/d", status=2)
+    assert "--index: a database; page needs an index in a folder" in ended.line("tfhash.search")
+
+
 def test_what_cannot_be_read_is_told_and_the_status_is_1(photos, search):
     (photos / "a/0.png").write_bytes(b"")
     images = "--images=photos/**"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import io
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from tfhash.search.index import Index
 pytest.importorskip("starlette", reason="needs the extra page")
 testclient = pytest.importorskip("starlette.testclient", reason="needs httpx")
 
+from tfhash.search.page import app as app_module  # noqa: E402
 from tfhash.search.page.app import MOST, make_app  # noqa: E402
 
 
@@ -67,7 +72,8 @@ def test_an_item_is_asked_for_by_its_number(client, index):
     assert again["id"] == first["id"] == "photos/b/4.png" and again["distance"] == 0
     about = client.get("/api/index").json()
     assert about == {
-        "count": 70, "code_length": 12, "model": "m1", "encodes": True, "first": about["first"]
+        "count": 70, "code_length": 12, "model": "m1", "encodes": True, "first": about["first"],
+        "key": index.key,
     }  # fmt: skip
     assert index.names_of([about["first"]]) == ["photos/a/0.png"]
 
@@ -83,13 +89,22 @@ def test_radius_and_filter(client, index):
     assert both["found"] == 46
 
 
-def test_no_more_answers_than_a_page_shows(client, index):
+def test_no_more_answers_than_a_page_shows(client, index, monkeypatch):
     codes = np.zeros((MOST + 50, 2), np.uint8)
     index.add(codes, ids=[f"same{n}" for n in range(len(codes))])
     row = index.numbers_and_codes(["same0"])[0][0]
-    for query in ("k=1000000", "radius=0"):
+    asked = []
+    plain = index._store.of_numbers
+    monkeypatch.setattr(
+        index._store,
+        "of_numbers",
+        lambda what, numbers: [asked.append(numbers), plain(what, numbers)][1],
+    )
+    for query in ("k=1000000", "radius=12"):
         answer = client.get(f"/api/search?number={row}&{query}").json()
         assert len(answer["items"]) == MOST
+    assert answer["found"] == MOST + 50 + 70  # counted, but not fetched
+    assert len(asked) > 2 and max(map(len, asked)) == MOST
 
 
 def test_thumbnails_by_number_are_made_once(client, index, photos, tmp_path):
@@ -104,6 +119,116 @@ def test_thumbnails_by_number_are_made_once(client, index, photos, tmp_path):
     (photos / "a/12.png").unlink()
     gone = client.get(f"/thumbnail/{index.numbers_and_codes(['photos/a/12.png'])[0][0]}")
     assert gone.status_code == 400 and "No such file" in gone.json()["error"]
+
+
+def test_pictures_stay_right_when_another_process_writes_the_index_anew(tmp_path, monkeypatch):
+    """Each item is an image of one grey; clicked, drawn and cached by its number."""
+    monkeypatch.chdir(tmp_path)
+    names = [f"{n:02d}.png" for n in range(12)]
+    for n, name in enumerate(names):
+        Image.new("L", (32, 32), 20 * n).save(name)
+    codes = np.arange(12, dtype=np.uint8)[:, None]
+    index = Index(codes, ids=names, code_length=8, path="i")
+    with testclient.TestClient(make_app(index, None, ["testserver"])) as client:
+
+        def items(number):
+            return client.get(f"/api/search?number={number}&k=12").json()["items"]
+
+        def check(shown):
+            for item in shown:
+                with Image.open(
+                    io.BytesIO(client.get(f"/thumbnail/{item['number']}").content)
+                ) as p:
+                    assert abs(p.getpixel((5, 5))[0] - 20 * int(item["id"][:2])) < 3
+
+        before = items(0)
+        check(before)
+        with Index.load("i") as other:
+            other.remove(names[:4])
+            assert other.compact() == 4
+            other.add(codes[:1], ids=["00.png"])
+        gone = client.get("/api/search?number=0")
+        assert gone.status_code == 400 and "no image of the index has that number" in gone.text
+        later = items(before[-1]["number"])
+        assert {item["id"] for item in later} == {"00.png", *names[4:]}
+        check(later)
+    index.close()
+
+
+def test_payload_that_is_no_utf8_is_shown_as_text_can_be(client, index):
+    payload = {"caf\udce9": ["na\udcefve", 1, None, {"a": "\ud800"}]}
+    index.add(np.zeros((1, 2), np.uint8), ids=["odd"], payload=[payload])
+    number = index.numbers_and_codes(["odd"])[0][0]
+    answer = client.get(f"/api/search?number={number}&radius=0&where={'n=' + '[' * 5000}")
+    assert answer.status_code == 200 and answer.json()["items"] == []
+    answer = client.get(f"/api/search?number={number}&radius=0")
+    assert answer.status_code == 200
+    (shown,) = [item["payload"] for item in answer.json()["items"] if item["id"] == "odd"]
+    assert shown == {r"caf\xe9": [r"na\xefve", 1, None, {"a": r"\ud800"}]}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://testserver"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://testserver:8000"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+    ],
+)
+def test_a_page_of_another_site_makes_no_work(client, index, headers, status):
+    number = index.first_number()
+    answers = [
+        client.post("/api/search?k=1", content=content(), headers=headers),
+        client.get(f"/api/search?number={number}&k=1", headers=headers),
+        client.get(f"/thumbnail/{number}", headers=headers),
+    ]
+    assert [answer.status_code for answer in answers] == [status] * 3
+    link = {"Sec-Fetch-Site": "cross-site"}
+    assert client.get("/", headers=link).status_code == 200
+
+
+def test_what_asks_the_index_is_not_done_in_the_loop_of_the_server(client, index, monkeypatch):
+    """Where a search holds the lock, other requests are still taken."""
+    in_loop = []
+    for name in ("first_number", "search", "names_of"):
+        plain = getattr(index, name)
+
+        def called(*arguments, plain=plain, **options):
+            try:
+                in_loop.append(bool(asyncio.get_running_loop()))
+            except RuntimeError:
+                in_loop.append(False)
+            return plain(*arguments, **options)
+
+        monkeypatch.setattr(index, name, called)
+    first = client.get("/api/index").json()["first"]
+    client.get(f"/api/search?number={first}")
+    client.get(f"/thumbnail/{first}")
+    assert in_loop == [False] * 4
+
+
+def test_few_pictures_are_decoded_at_a_time(client, index, monkeypatch):
+    now, most = [0], [0]
+    lock = threading.Lock()
+
+    def slow(path, side):
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        return b"jpeg"
+
+    monkeypatch.setattr(app_module, "thumbnail", slow)
+    numbers = index.numbers_and_codes(index.ids()[:16])[0]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = [*pool.map(lambda number: client.get(f"/thumbnail/{number}"), numbers)]
+    assert {answer.content for answer in answers} == {b"jpeg"} and most[0] == app_module.DECODED
 
 
 @pytest.mark.parametrize(

@@ -119,3 +119,89 @@ def test_it_fits_phones_and_tablets(address, browser, width):
     boxes = [tile.bounding_box() for tile in page.locator("#results button").all()]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
     assert len({round(box["x"]) for box in boxes}) >= 2
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_is_light_or_dark_as_the_system_is(address, browser, scheme):
+    """The page behind, what stands on it, and an error: each readable, by the ratio of WCAG."""
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(address)
+    status(page, "Some images of the index")
+    page.fill("#where", "label")
+    page.press("#where", "Enter")
+    status(page, "where: 'label'")
+    shown = page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas").getContext("2d");
+          const rgb = (color) => {
+            canvas.fillStyle = color;
+            canvas.fillRect(0, 0, 1, 1);
+            return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
+          };
+          const of = (name, what) => rgb(getComputedStyle(document.querySelector(name))[what]);
+          return [of("body", "backgroundColor"), of("body", "color"), of("#about", "color"),
+                  of("#status", "color")];
+        }"""
+    )
+    behind, *before = [luminance(color) for color in shown]
+    assert behind > 0.9 if scheme == "light" else behind < 0.05
+    for found in before:
+        assert (max(found, behind) + 0.05) / (min(found, behind) + 0.05) >= 4.5
+
+
+def luminance(color):
+    """Relative luminance of sRGB, by the formula of WCAG 2."""
+    parts = [c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in color]
+    return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+
+def test_fields_count_before_the_first_question_and_are_asked_for_at_once(address, browser):
+    page = browser.new_page()
+    page.goto(address)
+    status(page, "Some images of the index")
+    tiles = page.locator("#results button")
+    assert tiles.count() == 24
+    asked = []
+    page.on("request", lambda request: "/api/search" in request.url and asked.append(request.url))
+    page.fill("#k", "5")
+    page.fill("#where", "label=b")
+    page.press("#where", "Enter")
+    sync_api.expect(tiles).to_have_count(5)
+    assert {tiles.nth(n).locator(".payload").inner_text() for n in range(5)} == {"label: b"}
+    page.wait_for_timeout(300)
+    assert len(asked) == 1
+
+
+def test_back_leads_to_uploads_and_to_the_beginning(address, browser):
+    page = browser.new_page()
+    page.goto(address)
+    status(page, "Some images of the index")
+    tiles = page.locator("#results button")
+    names = page.locator(".name")
+    drawn = {}
+    for name in ("a/0.png", "b/1.png"):
+        with page.expect_response("**/api/search?*"):
+            page.set_input_files("#file", f"photos/{name}")
+        status(page, "24 found in")
+        drawn[name] = names.all_inner_texts()
+    assert drawn["a/0.png"] != drawn["b/1.png"]
+    tiles.nth(3).click()
+    page.wait_for_url("**/#*")
+    for name in ("b/1.png", "a/0.png"):
+        page.go_back()
+        page.locator("#hint", has_text=name[2:]).wait_for()
+        sync_api.expect(names).to_have_text(drawn[name])
+        assert page.locator("#asked").get_attribute("src").startswith("blob:")
+    page.go_back()
+    status(page, "Some images of the index")
+    assert page.locator("#asked").is_hidden()
+    page.go_forward()
+    page.locator("#hint", has_text="0.png").wait_for()
+
+
+def test_an_address_with_a_number_is_a_question(address, browser):
+    page = browser.new_page()
+    page.goto(f"{address}#75")  # they begin at 70, for all were replaced once
+    status(page, "24 found in")
+    assert page.locator(".distance").first.inner_text() == "0 bits"
+    assert "?index=" in page.locator("#asked").get_attribute("src")

@@ -7,18 +7,22 @@ number. Nothing is loaded from elsewhere, and a browser is told to load nothing.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tfhash import files
 from tfhash.codes import unpack
@@ -27,11 +31,12 @@ from tfhash.names import shown
 from tfhash.search.answers import thumbnail
 from tfhash.search.encoder import Encoder
 from tfhash.search.index import Index
-from tfhash.search.values import readings
+from tfhash.search.values import plain, readings
 
 MOST = 200  # answers of one search
 SIDE = 256  # px of a thumbnail
 CACHED = 2_000  # thumbnails in memory, some 20 KB each
+DECODED = 2  # images that are decoded at a time: one may take 4 bytes for each of its pixels
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
     "Content-Security-Policy": (
@@ -61,7 +66,10 @@ def make_app(index: Index, encoder: Encoder | None, hosts: list[str]) -> Starlet
     ]
     return Starlette(
         routes=routes,
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts),
+            Middleware(_SameSite),
+        ],
         exception_handlers={UserError: _mistake, files.FileError: _mistake},
     )
 
@@ -82,22 +90,48 @@ def _json(content: Any, status: int = 200) -> JSONResponse:
     return JSONResponse(content, status, headers=_HEADERS | {"Cache-Control": "no-store"})
 
 
+class _SameSite:
+    """Refuses what the page of another site asks for: it would make the model work for it."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and self._is_foreign(scope["path"], Headers(scope=scope)):
+            answer = _json({"error": "asked for by a page of another site"}, 403)
+            await answer(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    @staticmethod
+    def _is_foreign(path: str, headers: Headers) -> bool:
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+            return True
+        # A link from elsewhere to the page itself is welcome.
+        own = path.startswith(("/api/", "/thumbnail/"))
+        return own and headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
 class _Page:
     def __init__(self, index: Index, encoder: Encoder | None):
         self.index, self.encoder = index, encoder
+        self.decoding = threading.BoundedSemaphore(DECODED)
         self.thumbnail_of = functools.lru_cache(CACHED)(self._thumbnail_of)
 
     async def about(self, request: Request) -> Response:
-        index = self.index
-        return _json(
-            {
-                "count": len(index),
-                "code_length": index.code_length,
-                "model": index.model,
+        return _json(await run_in_threadpool(self._about))
+
+    def _about(self) -> dict[str, Any]:
+        with self.index.reading():
+            return {
+                "count": len(self.index),
+                "code_length": self.index.code_length,
+                "model": self.index.model,
                 "encodes": self.encoder is not None,
                 "first": self.index.first_number(),
+                "key": self.index.key,
             }
-        )
 
     async def search(self, request: Request) -> Response:
         """The nearest items of an uploaded file, the body, or of the item of ?number."""
@@ -114,20 +148,23 @@ class _Page:
 
     def _search(self, code_of: Callable, asked: Any, options: dict[str, Any]) -> dict[str, Any]:
         code = code_of(self, asked)
-        found = self.index.search(code, **options)
-        numbers, codes = self.index.numbers_and_codes(found.ids[0][:MOST])
-        bits = unpack(codes, self.index.code_length) != unpack(code, self.index.code_length)
-        parts = zip(numbers, found.ids[0], found.distances[0], found.payload[0], bits, strict=False)
+        with self.index.reading():
+            found = self.index.search(code, limit=MOST, **options)
+            numbers, codes = self.index.numbers_and_codes(found.ids[0])
+        asked_bits = unpack(code, self.index.code_length)
+        bits = unpack(codes, self.index.code_length) != asked_bits
+        parts = zip(numbers, found.ids[0], found.distances[0], found.payload[0], bits, strict=True)
+        assert found.counts is not None
         return {
-            "found": len(found.ids[0]),
+            "found": int(found.counts[0]),
             "ties_cut": int(found.ties_cut[0]),
-            "code": unpack(code, self.index.code_length)[0].tolist(),
+            "code": asked_bits[0].tolist(),
             "items": [
                 {
                     "number": int(number),
                     "id": shown(name),
                     "distance": int(distance),
-                    "payload": payload,
+                    "payload": plain(payload),
                     "differs": np.flatnonzero(of_item).tolist(),
                 }
                 for number, name, distance, payload, of_item in parts
@@ -142,7 +179,8 @@ class _Page:
 
     def _thumbnail_of(self, number: int) -> bytes:
         (name,) = self.index.names_of([number])
-        return thumbnail(self.index.folder / name, SIDE)
+        with self.decoding:
+            return thumbnail(self.index.folder / name, SIDE)
 
 
 def _of_file(page: _Page, body: bytes) -> np.ndarray:

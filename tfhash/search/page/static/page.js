@@ -2,8 +2,12 @@
 // only ever set as text.
 
 const $ = (id) => document.getElementById(id);
-let current = null; // what was asked for last: {file} or {number, id}
-let request = 0; // answers that come late are of an older question
+let current = null; // what was asked for last: {file, upload} or {number, id}; null: examples
+let about = {}; // of the index
+let running = null; // the request whose answer is waited for
+let waiting = 0; // of fields that were changed
+let hint = $("hint").textContent;
+const uploads = []; // files that were asked for, so that Back finds them
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -17,7 +21,7 @@ function say(text, isError = false) {
   $("status").classList.toggle("error", isError);
 }
 
-function address() {
+function address(number) {
   const query = new URLSearchParams();
   const radius = $("radius").value;
   if (radius !== "") query.set("radius", radius);
@@ -25,31 +29,44 @@ function address() {
   for (const pair of $("where").value.split(",").map((part) => part.trim()).filter(Boolean)) {
     query.append("where", pair);
   }
-  if (current.number !== undefined) query.set("number", current.number);
+  if (number !== undefined) query.set("number", number);
   return `/api/search?${query}`;
 }
 
+// Before anything is asked for, what is near the first image of the index.
 async function search() {
-  if (!current) return;
-  const number = ++request;
+  clearTimeout(waiting);
+  if (running) running.abort();
+  const own = running = new AbortController();
+  const asked = current ?? { number: about.first };
+  if (asked.number === null) return;
   const began = performance.now();
   say("Searching …");
   try {
-    const options = current.file ? { method: "POST", body: current.file } : {};
-    const response = await fetch(address(), options);
+    const upload = asked.file ? { method: "POST", body: asked.file } : {};
+    const response = await fetch(address(asked.number), { ...upload, signal: own.signal });
     const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
-    if (number !== request) return;
+    if (own !== running) return;
     if (!response.ok) throw new Error(answer.error);
     draw(answer);
-    const cut = answer.ties_cut
-      ? `, ${answer.ties_cut.toLocaleString()} more as far as the last one` : "";
-    const shown = answer.found > answer.items.length ? `, the first ${answer.items.length} here` : "";
-    const seconds = ((performance.now() - began) / 1000).toFixed(2);
-    say(`${answer.found.toLocaleString()} found in ${seconds} s${shown}${cut}`);
+    if (current) tell(answer, performance.now() - began);
+    else say("Some images of the index; ask for a photo, or click one");
   } catch (error) {
-    if (number !== request) return;
-    say(error.message || "The server does not answer", true);
+    if (own === running) say(error.message || "The server does not answer", true);
   }
+}
+
+function tell(answer, milliseconds) {
+  const cut = answer.ties_cut
+    ? `, ${answer.ties_cut.toLocaleString()} more as far as the last one` : "";
+  const shown = answer.found > answer.items.length ? `, the first ${answer.items.length} here` : "";
+  const seconds = (milliseconds / 1000).toFixed(2);
+  say(`${answer.found.toLocaleString()} found in ${seconds} s${shown}${cut}`);
+}
+
+// The key tells a browser that keeps pictures which index they are of.
+function thumbnail(number) {
+  return `/thumbnail/${number}?index=${about.key}`;
 }
 
 function draw(answer) {
@@ -65,7 +82,7 @@ function tile(item, code) {
   const image = element("img");
   image.alt = "";
   image.loading = "lazy";
-  image.src = `/thumbnail/${item.number}`;
+  image.src = thumbnail(item.number);
   image.addEventListener("error", () => picture.replaceChildren(element("span", "", "no picture")));
   picture.append(image);
   const plural = item.distance === 1 ? "bit" : "bits";
@@ -105,19 +122,29 @@ function ask(what, remember = true) {
   current = what;
   const asked = $("asked");
   if (asked.src.startsWith("blob:")) URL.revokeObjectURL(asked.src);
-  asked.src = what.file ? URL.createObjectURL(what.file) : `/thumbnail/${what.number}`;
-  asked.hidden = false;
-  $("hint").textContent = what.file ? what.file.name || "Pasted photo" : what.id || "";
-  if (remember) {
-    const state = what.file ? null : what;
-    history.pushState(state, "", what.file ? "/" : `/#${what.number}`);
-  }
+  asked.hidden = !what;
+  if (what) asked.src = what.file ? URL.createObjectURL(what.file) : thumbnail(what.number);
+  else asked.removeAttribute("src");
+  $("hint").textContent = !what ? hint : what.file ? what.file.name || "Pasted photo"
+    : what.id || "";
+  if (remember && what.file) history.pushState({ upload: what.upload }, "", "/");
+  else if (remember) history.pushState(what, "", `/#${what.number}`);
   search();
 }
 
+// What the address and the state of the history stand for; a reload has forgotten uploads.
+function restore(state) {
+  const number = location.hash.slice(1);
+  const file = uploads[state?.upload];
+  if (file) ask({ file, upload: state.upload }, false);
+  else if (/^\d+$/.test(number)) ask({ number: Number(number), id: state?.id }, false);
+  else ask(null, false);
+}
+
 function take(files) {
+  if ($("file").disabled) return;
   const file = [...files].find((one) => one.type.startsWith("image/"));
-  if (file) ask({ file });
+  if (file) ask({ file, upload: uploads.push(file) - 1 });
   else say("That is no image", true);
 }
 
@@ -141,10 +168,13 @@ document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) take(event.clipboardData.files);
 });
 $("form").addEventListener("submit", (event) => event.preventDefault());
-for (const id of ["k", "radius", "where"]) $(id).addEventListener("change", search);
-window.addEventListener("popstate", (event) => {
-  if (event.state) ask(event.state, false);
-});
+for (const id of ["k", "radius", "where"]) {
+  $(id).addEventListener("change", () => {
+    clearTimeout(waiting); // one request for fields that are changed one after the other
+    waiting = setTimeout(search, 150);
+  });
+}
+window.addEventListener("popstate", (event) => restore(event.state));
 
 // Arrow keys go through the results, by rows up and down.
 document.addEventListener("keydown", (event) => {
@@ -160,24 +190,14 @@ document.addEventListener("keydown", (event) => {
 });
 
 async function start() {
-  const about = await (await fetch("/api/index")).json();
+  about = await (await fetch("/api/index")).json();
   const images = `${about.count.toLocaleString()} images, codes of ${about.code_length} bits`;
   $("about").textContent = images;
   if (!about.encodes) {
     $("file").disabled = true;
-    $("hint").textContent = "No model: choose an image below";
+    $("hint").textContent = hint = "No model: choose an image below";
   }
-  const number = location.hash.slice(1);
-  if (/^\d+$/.test(number)) ask({ number: Number(number) }, false);
-  else if (about.first !== null) await examples(about);
-}
-
-async function examples(about) {
-  const response = await fetch(`/api/search?number=${about.first}&k=24`);
-  if (response.ok && !current) {
-    draw(await response.json());
-    say("Some images of the index; ask for a photo, or click one");
-  }
+  restore(history.state);
 }
 
 start().catch(() => say("The server does not answer", true));
