@@ -127,11 +127,7 @@ def exact(sizes: list[int]) -> None:
 
 
 def recall(found: list[scan.Rows], best: list[scan.Rows]) -> float:
-    shares = [
-        (one.distances[:K] <= two.distances[-1]).sum() / len(two.distances)
-        for one, two in zip(found, best, strict=True)
-    ]
-    return float(np.mean(shares))
+    return scan.recall([rows.distances for rows in found], [rows.distances for rows in best])
 
 
 def approximates(run: str | None) -> None:
@@ -196,12 +192,9 @@ def database(address: str) -> None:
         before = time.perf_counter()
         found = index.search(some, k=K, where=where)
         spent = (time.perf_counter() - before) / len(some)
-        shares = [
-            (one <= two[-1]).sum() / len(two)
-            for one, two in zip(found.distances, best.distances, strict=True)
-        ]
+        share = scan.recall(found.distances, best.distances)
         answers = min(map(len, found.ids))
-        print(f"| {name} | {spent * 1e3:.1f} | {np.mean(shares):.3f} | {answers} |", flush=True)
+        print(f"| {name} | {spent * 1e3:.1f} | {share:.3f} | {answers} |", flush=True)
 
     row("all codes compared", None, queries[:10])
     row("the same, a filter of 1 %", {"label": 7}, queries[:10])

@@ -7,6 +7,7 @@ import pytest
 
 from tests.search.items import BITS, brute_force, made
 from tfhash.errors import UserError
+from tfhash.search.index import Index
 
 
 @pytest.mark.parametrize(("k", "candidates"), [(5, 60), (5, 12), (60, 1), (3, 3)])
@@ -52,3 +53,15 @@ def test_embeddings_of_bits_are_the_bits(index):
 def test_other_embeddings_are_one_line(index, embeddings, line):
     with pytest.raises(UserError, match=line):
         index.search(made(1)[0], embeddings=embeddings)
+
+
+def test_ties_are_of_the_score_and_candidates_are_whole_numbers():
+    """50 items of one code: each score is the same, and 45 of them are cut."""
+    index = Index(np.zeros((50, 3), np.uint8), ids=[f"{n:02d}" for n in range(50)], code_length=20)
+    asked = {"k": 5, "embeddings": np.full((1, 20), 0.25, np.float32)}
+    found = index.search(np.zeros((1, 3), np.uint8), **asked)
+    assert found.ids == [["00", "01", "02", "03", "04"]] and found.ties_cut.tolist() == [45]
+    assert found.scores[0].tolist() == [5.0] * 5
+    for candidates in (0, -5, "x", 2.5):
+        with pytest.raises(UserError, match="`candidates`: .*; allowed: whole numbers from 1 on"):
+            index.search(np.zeros((1, 3), np.uint8), **asked, candidates=candidates)

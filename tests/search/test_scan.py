@@ -81,3 +81,10 @@ def test_nothing_is_found_in_nothing():
         scan.within(scan.to_rows(asked), scan.to_rows(codes), 3, nothing),
     ):
         assert all(len(of_query.rows) == 0 and of_query.ties_cut == 0 for of_query in found)
+
+
+def test_recall_counts_what_is_as_near_as_the_true_last():
+    found = [np.array([1, 3, 3]), np.array([0]), np.array([], int), np.array([5, 6])]
+    best = [np.array([1, 2, 3]), np.array([0, 4]), np.array([2]), np.array([], int)]
+    assert scan.recall(found, best) == (1 + 1 / 2 + 0) / 3
+    assert scan.recall([], []) == 1

@@ -42,8 +42,5 @@ def by_score(
     bits = code_arrays.unpack(scan.to_codes(codes[found.rows], len(relaxed)), len(relaxed))
     scores = np.abs(relaxed - bits).sum(axis=1, dtype=np.float32)
     order = np.lexsort((rank[found.rows], found.distances, scores))[:most]
-    cut = 0
-    if len(order):
-        last = scores[order[-1]]
-        cut = int((scores == last).sum() - (scores[order] == last).sum())
-    return scan.Rows(found.rows[order], found.distances[order], cut), scores[order]
+    kept = scan.Rows(found.rows[order], found.distances[order], scan.cut_of(scores, order))
+    return kept, scores[order]

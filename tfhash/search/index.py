@@ -49,9 +49,11 @@ class Index(Items):
         codes: packed uint8 [n, ceil(code_length / 8)], or None for an index without items.
         ids: a name of each, no two the same.
         code_length: k, the bits of a code.
-        payload: of each item any JSON value, or None; `where` filters by the values of objects.
+        payload: of each item any JSON value, or None; `where` filters by the values of objects,
+            which are text, numbers, True and False.
         path: a folder to keep it in, which may not hold one; None: in memory.
-        model: the fingerprint of the export that made the codes; codes of another are refused.
+        model: the fingerprint of the export that made the codes. It is kept for `build` and `query`
+            of the commands, which refuse other exports; codes themselves do not tell who made them.
         backend: exact; or ivf, hnsw or multihash (extra `faiss`), which answer `search(k=)` in less
             time and miss some of the nearest. `radius` and `where` are always exact.
         recall: of a backend that misses some, the least share of the nearest that it has to find,
@@ -137,23 +139,6 @@ class Index(Items):
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-    def remember(self, **facts: str) -> None:
-        """Keeps words about the index by their names, for `facts`."""
-        with self._lock, self._store.transaction():
-            for name, words in facts.items():
-                self._store.set_meta(f"fact.{name}", words)
-
-    def tie(self, model: str) -> None:
-        """Says, of an index of which it was not known, which export made the codes.
-
-        UserError where another one did.
-        """
-        with self._lock, self._store.transaction():
-            known = self._store.meta("model")
-            if known not in ("", model):
-                raise UserError(f"`model`: {model}; the index has codes of {known}")
-            self._store.set_meta("model", model)
 
     def set_backend(
         self, name: str, recall: float = approximate.RECALL, sure_radius: int | None = None
@@ -262,26 +247,34 @@ class Index(Items):
         relaxed = None
         if embeddings is not None:
             relaxed = embedded.check(embeddings, len(queries), self.code_length)
-        with self._reading() as now:
-            wide = value if relaxed is None or name == "radius" else max(value, candidates)
+        with self._reading():
+            if relaxed is None:
+                return self._answer(self._find(queries, name, value, conditions), limit)
+            wide = max(value, candidates) if name == "k" else value
             found = self._find(queries, name, wide, conditions)
-            scores = None
-            if relaxed is not None:
-                most = value if name == "k" else None
-                rank = self._store.rank
-                ranked = [
-                    embedded.by_score(rows, now.codes, rank, query, most)
-                    for rows, query in zip(found, relaxed, strict=True)
-                ]
-                found, scores = [rows for rows, _ in ranked], [of[:limit] for _, of in ranked]
-            numbers = [now.numbers_of(of_query.rows[:limit]) for of_query in found]
+            most = value if name == "k" else None
+            codes, rank = self._store.codes, self._store.rank
+            ranked = [
+                embedded.by_score(rows, codes, rank, query, most)
+                for rows, query in zip(found, relaxed, strict=True)
+            ]
+            return self._answer([rows for rows, _ in ranked], limit, [own for _, own in ranked])
+
+    def _answer(
+        self,
+        found: Sequence[scan.Rows],
+        limit: int | None,
+        scores: Sequence[np.ndarray] | None = None,
+    ) -> Found:
+        with self._reading() as now:
+            numbers = [now.numbers_of(rows.rows[:limit]) for rows in found]
             return Found(
                 [[*map(decoded, self._store.of_numbers("id", some))] for some in numbers],
-                [of_query.distances[:limit] for of_query in found],
+                [rows.distances[:limit] for rows in found],
                 [self._payload_of(some) for some in numbers],
-                np.array([of_query.ties_cut for of_query in found], np.int64),
-                scores,
-                None if limit is None else np.array([len(of.rows) for of in found], np.int64),
+                np.array([rows.ties_cut for rows in found], np.int64),
+                None if scores is None else [of_query[:limit] for of_query in scores],
+                None if limit is None else np.array([len(rows.rows) for rows in found], np.int64),
             )
 
     def _find(

@@ -1,4 +1,4 @@
-"""What an index knows of its items, by their ids and by their numbers."""
+"""What an index knows of its items, by their ids and by their numbers, and of itself."""
 
 from __future__ import annotations
 
@@ -134,6 +134,23 @@ class Items:
                 "removed": f"{removed:,} codes still in the file",
                 **{k.removeprefix("fact."): v for k, v in found.items() if k.startswith("fact.")},
             }
+
+    def remember(self, **facts: str) -> None:
+        """Keeps words about the index by their names, for `facts`."""
+        with self._lock, self._store.transaction():
+            for name, words in facts.items():
+                self._store.set_meta(f"fact.{name}", words)
+
+    def tie(self, model: str) -> None:
+        """Says, of an index of which it was not known, which export made the codes.
+
+        UserError where another one did.
+        """
+        with self._lock, self._store.transaction():
+            known = self._store.meta("model")
+            if known not in ("", model):
+                raise UserError(f"`model`: {model}; the index has codes of {known}")
+            self._store.set_meta("model", model)
 
     def _numbers_of(self, ids: Sequence[str]) -> np.ndarray:
         found = self._store.number_of(ids)

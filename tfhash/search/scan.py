@@ -47,6 +47,27 @@ def distances(query: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return found
 
 
+def cut_of(values: np.ndarray, order: np.ndarray) -> int:
+    """How many other values are as the last one that was chosen; order: places of the chosen."""
+    if not len(order):
+        return 0
+    last = values[order[-1]]
+    return int((values == last).sum() - (values[order] == last).sum())
+
+
+def recall(found: Sequence[np.ndarray], best: Sequence[np.ndarray]) -> float:
+    """The mean share of the nearest that was found, by distances, nearest first, of each query.
+
+    Tie-aware: what was found counts where it is not farther than the true last one. 1 of no query.
+    """
+    shares = [
+        (one[: len(two)] <= two[-1]).sum() / len(two)
+        for one, two in zip(found, best, strict=True)
+        if len(two)
+    ]
+    return float(np.mean(shares)) if shares else 1.0
+
+
 def k_nearest(
     queries: np.ndarray,
     rows: np.ndarray,
@@ -169,8 +190,4 @@ class _Nearest(_Within):
         near = found <= self.limit
         rows, found = rows[near], found[near]
         order = np.lexsort((rank[rows], found))[: self.k]
-        if not len(order):
-            return Rows(rows, found)
-        last = found[order[-1]]
-        cut = int((found == last).sum() - (found[order] == last).sum())
-        return Rows(rows[order], found[order], cut)
+        return Rows(rows[order], found[order], cut_of(found, order))

@@ -169,21 +169,8 @@ class Store(Transactions):
 
     def where(self, conditions: Mapping[str, Sequence[Any]]) -> np.ndarray:
         """Which rows have one of these values of each name in their payload, bool [rows]."""
-        clauses, values = ["1"], []
-        for name, wanted in conditions.items():
-            marks = ",".join("?" * len(wanted)) or "NULL"
-            if '"' in name or "\\" in name:  # which a path of SQLite cannot name
-                clauses.append(
-                    "EXISTS (SELECT 1 FROM json_each(items.payload) AS e WHERE "
-                    f"json_type(items.payload) = 'object' AND e.key = ? AND e.value IN ({marks}))"
-                )
-                values.append(name)
-            else:
-                clauses.append(f"json_extract(payload, ?) IN ({marks})")
-                values.append("$." + (as_json(name) or ""))
-            values += wanted
+        text, values = tables.condition(conditions)
         with self.reading() as now:
-            text = " AND ".join(clauses)
             numbers = self._numbers(f"SELECT number FROM items WHERE {text}", values)
             allowed = np.zeros(now.state.rows, bool)
             allowed[now.rows_of(numbers)] = True

@@ -6,10 +6,12 @@ Write-ahead logging: who reads goes on with what was there while another process
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from tfhash.errors import NO_ROOM, NotNowError, UserError, unwritable
@@ -83,6 +85,25 @@ def mend(directory: Path | str) -> str:
     """What to do where an index is damaged, for the end of a line."""
     place = shown(directory)
     return f"move {place} away and build it again"
+
+
+def condition(conditions: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
+    """A condition on the payload of items, and its values: of each name one of its values."""
+    clauses: list[str] = []
+    values: list[Any] = []
+    for name, wanted in conditions.items():
+        marks = ",".join("?" * len(wanted)) or "NULL"
+        if '"' in name or "\\" in name:  # which a path of SQLite cannot name
+            clauses.append(
+                "EXISTS (SELECT 1 FROM json_each(items.payload) AS e WHERE "
+                f"json_type(items.payload) = 'object' AND e.key = ? AND e.value IN ({marks}))"
+            )
+            values.append(name)
+        else:
+            clauses.append(f"json_extract(payload, ?) IN ({marks})")
+            values.append("$." + json.dumps(name))  # as the payload is written, in ASCII
+        values += wanted
+    return " AND ".join(clauses) or "1", values
 
 
 @contextlib.contextmanager

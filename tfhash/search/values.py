@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ def as_json(value: Any) -> str | None:
     try:
         return None if value is None else json.dumps(value, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"`payload`: {shown(repr(value)):.100} is no JSON ({error})") from None
+        raise UserError(f"`payload`: {shown(reprlib.repr(value))} is no JSON ({error})") from None
 
 
 def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Value]]:
