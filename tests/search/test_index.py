@@ -70,6 +70,33 @@ def test_a_filter_never_answers_short(index, where, keep):
     assert found == [i for _, i, _ in brute_force(codes[0], codes, ids, lambda n: of_place[n])]
 
 
+@pytest.mark.parametrize("limit", [0, 3, 12, 99])
+def test_a_limit_counts_all_and_answers_the_first(index, limit):
+    codes, _ = made()
+    relaxed = np.random.default_rng(7).random((4, BITS)).astype(np.float32)
+    for arguments in ({"k": 12}, {"radius": 9}, {"k": 12, "embeddings": relaxed}):
+        whole = index.search(codes[:4], **arguments)
+        found = index.search(codes[:4], **arguments, limit=limit)
+        assert whole.counts is None
+        assert found.counts.tolist() == [len(ids) for ids in whole.ids]
+        assert found.ties_cut.tolist() == whole.ties_cut.tolist()
+        for n in range(4):
+            assert found.ids[n] == whole.ids[n][:limit]
+            assert found.distances[n].tolist() == whole.distances[n].tolist()[:limit]
+            assert found.payload[n] == whole.payload[n][:limit]
+    assert found.scores[0].tolist() == whole.scores[0].tolist()[:limit]
+    with pytest.raises(UserError, match="`limit`: -1; allowed: whole numbers from 0 on"):
+        index.search(codes[:4], limit=-1)
+
+
+def test_an_exact_index_needs_no_setting_up(index):
+    index.set_backend("exact", recall=0.5)
+    assert index.optimise() == "" and index.notes == []
+    with pytest.raises(UserError, match="`backend`: 'annoy'; allowed: exact, ivf"):
+        index.set_backend("annoy")
+    assert index.facts()["backend"] == "exact"
+
+
 def test_adding_and_removing_are_as_building_anew(index):
     codes, ids = made()
     more, names = made(30, seed=2)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 
 import pytest
 
 from tests.search.items import BITS, COUNT, in_folder, made
 from tfhash.errors import NotNowError, UserError
 from tfhash.search.index import Index
+from tfhash.search.store import Store
 
 
 def test_it_comes_back_as_it_was_saved(index, tmp_path):
@@ -142,6 +144,32 @@ def test_an_index_that_can_only_be_read_is_searched(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="`index`: cannot write to .*i .*readonly"):
             index.add(codes[:1], ids=["x"])
     assert {path.name for path in folder.iterdir()} == {"items.sqlite", "codes-1.bin"}
+
+
+def test_two_that_make_an_index_at_once_make_one(tmp_path, monkeypatch):
+    """Both see an empty folder; the one that comes second is told, and takes nothing away."""
+    plain, codes = Store._check_free, made()[0]
+
+    def faster(directory):
+        plain(directory)
+        monkeypatch.undo()
+        Index(codes[:5], ids="abcde", code_length=BITS, path=directory).close()
+
+    monkeypatch.setattr(Store, "_check_free", staticmethod(faster))
+    with pytest.raises(UserError, match="`index`: .* holds an index already"):
+        Index(code_length=12, path=tmp_path / "i")
+    with Index.load(tmp_path / "i") as index:
+        assert index.ids() == list("abcde") and index.code_length == BITS
+
+
+def test_items_that_are_missing_are_damage(tmp_path):
+    folder = in_folder(tmp_path)
+    with sqlite3.connect(folder / "items.sqlite") as database:
+        database.execute("DELETE FROM items WHERE number = 7")
+    database.close()
+    with Index.load(folder) as index:
+        with pytest.raises(UserError, match="is damaged .fewer than 60 items in it.; move"):
+            index.search(made()[0][:1])
 
 
 def test_an_index_of_another_format_is_one_line(tmp_path):

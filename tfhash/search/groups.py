@@ -34,8 +34,9 @@ def groups(
     """Groups of at least two items, each within `radius` bits of another of its group.
 
     The largest first; the ids of a group in their order. Every distinct code is compared with every
-    other one where the radius is above 0: minutes for a hundred thousand of them. total, progress:
-    told how many distinct codes there are, and how many more were compared.
+    other one where the radius is above 0: seconds for a hundred thousand of them, minutes for a
+    million. total, progress: told how many distinct codes there are, and how many more were
+    compared.
     """
     ids = index.ids()
     if not ids:

@@ -161,7 +161,8 @@ class Store(Transactions):
         with self.reading() as now:
             if now.rank is not None:
                 return now.rank
-            return now.set_rank(self._numbers("SELECT number FROM items ORDER BY id"))
+            query = "SELECT number FROM items ORDER BY id"
+            return now.set_rank(self._numbers(query, count=now.state.count))
 
     def numbers(self) -> np.ndarray:
         """Those of all items, rising: int64 [n]."""

@@ -158,11 +158,17 @@ class Transactions:
         with tables.errors(self.directory):
             return self._database.execute(query, values).fetchall()
 
-    def _numbers(self, query: str, values: Sequence[Any] = ()) -> np.ndarray:
-        """The numbers that a query answers, int64 [n]; not as a list, for there may be millions."""
+    def _numbers(self, query: str, values: Sequence[Any] = (), count: int = -1) -> np.ndarray:
+        """The numbers that a query answers, int64 [n]; not as a list, for there may be millions.
+
+        count: how many these are, where it is known.
+        """
         with tables.errors(self.directory):
             found = self._database.execute(query, values)
-            return np.fromiter((number for (number,) in found), np.int64)
+            try:
+                return np.fromiter((number for (number,) in found), np.int64, count)
+            except ValueError:
+                raise UserError(self._damaged(f"fewer than {count:,} items in it")) from None
 
     def _damaged(self, words: str) -> str:
         where = shown(self.directory)
