@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.search import items
+from tfhash.search import __main__ as main_module
 from tfhash.search import build
 from tfhash.search.index import Index
 
@@ -74,3 +75,34 @@ def index(request, tmp_path):
         found = Index.load(path)
     yield found
     found.close()
+
+
+@pytest.fixture
+def encoders(monkeypatch, fake_encoder):
+    """The encoders that were loaded: of a folder with m2 in its name one of another model."""
+    loaded = []
+
+    def load(folder):
+        loaded.append(fake_encoder(fingerprint="m2" if "m2" in str(folder) else "m1"))
+        return loaded[-1]
+
+    monkeypatch.setattr(main_module, "Encoder", load)
+    return loaded
+
+
+@pytest.fixture
+def search(command, encoders):
+    """search("build", ...): what came of the command, which must end well unless told."""
+
+    def run(*arguments, status=0):
+        ended = command(main_module, *arguments)
+        assert ended.status == status, ended
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def built(photos, search):
+    search("build", "--index=i", "--images=photos/**", "--model=export")
+    return photos
