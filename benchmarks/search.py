@@ -149,10 +149,10 @@ def approximates(run: str | None) -> None:
         distinct = ""
         for backend, cls in approximate.BACKENDS.items():
             before = time.process_time()
-            built = cls(rows, kept, bits)
+            built = cls.of(rows, kept, bits)
             spent = time.process_time() - before
             built.choose_effort(approximate.RECALL)
-            distinct = f"{len(built.codes):,}"
+            distinct = f"{len(built.distinct.codes):,}"
             told[backend] = (f"{spent:.1f}", built.told.split(":")[0])
             searches[backend] = lambda q, built=built: built.k_nearest(q, K, rank)  # noqa: B023
         for search, (of_all, _) in seconds(searches, queries).items():

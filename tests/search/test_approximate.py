@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -70,25 +72,50 @@ def test_over_images_hnsw_finds_half():
     assert np.mean(worst) < 0.9
 
 
+def alike(found, exact):
+    assert found.ids == exact.ids
+    assert [d.tolist() for d in found.distances] == [d.tolist() for d in exact.distances]
+    assert found.payload == exact.payload
+    assert found.ties_cut.tolist() == exact.ties_cut.tolist()
+
+
 @each_backend
-def test_where_all_is_found_the_answers_are_those_of_exact(name):
-    """Ids at one distance in their order, payload, and the ties that were cut."""
-    codes, ids = made(400, centres=5, flipped=0.01, bits=16)
-    ids = [ids[n * 7 % 400] for n in range(400)]
-    both = {
-        kind: Index(codes, ids=ids, code_length=16, payload=ids, backend=kind, recall=1.0)
-        for kind in ("exact", name)
-    }
-    queries = codes[::40]
-    for k in (1, 9, 60):
-        one, other = (index.search(queries, k=k) for index in both.values())
-        near = [n for n in range(len(queries)) if one.distances[n][-1] == other.distances[n][-1]]
-        assert len(near) > len(queries) / 2
-        for n in near:
-            assert (one.ids[n], one.payload[n]) == (other.ids[n], other.payload[n])
+@pytest.mark.parametrize("bits", [16, 48, 100])
+@pytest.mark.parametrize("flipped", [0.01, 0.05])
+def test_answers_order_and_ties_are_those_of_exact(name, bits, flipped):
+    """Near the data and far from it, for few and for most items, ids in no order of codes."""
+    codes, ids = made(2_000, flipped=flipped, bits=bits)
+    ids = [ids[n * 7 % 2_000] for n in range(2_000)]
+    index, exact = (
+        Index(codes, ids=ids, code_length=bits, payload=ids, backend=kind)
+        for kind in (name, "exact")
+    )
+    rng = np.random.default_rng(1)
+    near = codes[:16] ^ np.packbits(rng.random((16, bits)) < 0.05, axis=1)
+    far = np.packbits(rng.integers(0, 2, (9, bits), np.uint8), axis=1)
+    queries = np.concatenate([near, far])
+    for k in (1, 10, 70):
+        alike(index.search(queries, k=k), exact.search(queries, k=k))
+    for k in (400, 1_999, 3_000):
+        some = queries[10:20]
+        alike(index.search(some, k=k), exact.search(some, k=k))
+    gone = [name for name in ids if name > "000200"]
+    for one in (index, exact):
+        one.remove(gone)
+    for k in (1, 10, 150, 500):
+        alike(index.search(queries, k=k), exact.search(queries, k=k))
     for arguments in ({"radius": 3}, {"k": 5, "where": {}}):
-        one, other = (index.search(queries, **arguments) for index in both.values())
-        assert one.ids == other.ids
+        alike(index.search(queries, **arguments), exact.search(queries, **arguments))
+
+
+@each_backend
+def test_how_much_is_looked_through_is_chosen_for_each_k(name):
+    codes, ids = made(20_000, centres=50, flipped=0.1)
+    index = Index(codes, ids=ids, code_length=BITS, backend=name)
+    for k, measured in ((3, [10]), (10, [10]), (40, [10, 100]), (900, [10, 100, 1000])):
+        index.search(codes[:1], k=k)
+        (note,) = index.notes
+        assert [int(part.split()[0]) for part in note.split("recall@")[1:]] == measured
 
 
 @each_backend
@@ -136,6 +163,14 @@ def test_multihash_finds_all_within_the_radius_that_it_promises(radius):
     (note,) = index.notes
     promised = int(note.split("all within ")[1].split(" bits")[0])
     assert promised >= radius
+
+
+def test_faiss_says_nothing_of_how_it_was_loaded():
+    """absl and others set the level of the root to INFO."""
+    program = "import logging; logging.basicConfig(level=logging.INFO)\n"
+    program += "from tfhash.search import approximate; approximate.faiss_module()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_the_backend_is_kept_with_the_index(tmp_path):

@@ -70,7 +70,7 @@ class Backend:
         file = store.meta("file")  # another one has other row numbers
         built = self._built
         if built is None or file != self._file or self._is_old(built, len(codes)):
-            built = approximate.BACKENDS[self.name](codes, rank >= 0, store.code_length)
+            built = approximate.BACKENDS[self.name].of(codes, rank >= 0, store.code_length)
             if self.sure_radius is not None and isinstance(built, approximate.MultiHash):
                 built.choose_radius(self.sure_radius)
             else:
@@ -88,11 +88,8 @@ def _merged(one: scan.Rows, later: scan.Rows, first: int, k: int, rank: np.ndarr
     rows = np.concatenate([one.rows, later.rows + first])
     distances = np.concatenate([one.distances, later.distances])
     order = np.lexsort((rank[rows], distances))[:k]
-    if not len(order):
-        return scan.Rows(rows, distances)
-    last = distances[order[-1]]
-    cut = int((distances == last).sum() - (distances[order] == last).sum())
+    cut = scan.cut_of(distances, order)
     for answer in (one, later):  # what either left out at that distance
-        if len(answer.distances) and answer.distances[-1] == last:
+        if len(answer.distances) and answer.distances[-1] == distances[order[-1]]:
             cut += answer.ties_cut
     return scan.Rows(rows[order], distances[order], cut)

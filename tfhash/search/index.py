@@ -54,10 +54,10 @@ class Index(Items):
         path: a folder to keep it in, which may not hold one; None: in memory.
         model: the fingerprint of the export that made the codes. It is kept for `build` and `query`
             of the commands, which refuse other exports; codes themselves do not tell who made them.
-        backend: exact; or ivf, hnsw or multihash (extra `faiss`), which answer `search(k=)` in less
-            time and miss some of the nearest. `radius` and `where` are always exact.
-        recall: of a backend that misses some, the least share of the nearest that it has to find,
-            measured on codes of the index.
+        backend: exact; or ivf, hnsw or multihash (extra `faiss`), which answer the same to
+            `search(k=)` in less time.
+        recall: of these, the least share of the nearest that faiss has to find, measured on codes
+            of the index; what it misses is looked up.
         sure_radius: of multihash, instead: all items within so many bits are found.
     """
 
