@@ -8,7 +8,7 @@ import numpy as np
 
 from tfhash.codes import is_whole
 from tfhash.errors import UserError
-from tfhash.search import approximate, scan
+from tfhash.search import approximate, kept, scan
 from tfhash.search.store import Store
 
 NAMES = ("exact", *approximate.BACKENDS)
@@ -18,8 +18,9 @@ _PATIENCE = 10_000  # items that came since are compared one by one, up to so ma
 class Backend:
     """What answers the k nearest, for one of NAMES; `exact` needs nothing of this.
 
-    The index of faiss is made when it is first asked for, and again when many items came since.
-    Those of since are compared one by one; those that were removed are left out.
+    The index of faiss is made by `prepare`, or when it is first asked for, and again when many
+    items came since; it is kept beside the codes. Items of since are compared one by one, those
+    that were removed are left out. told: how it was set up, empty before.
     """
 
     def __init__(self, name: str, recall: float, sure_radius: int | None):
@@ -38,6 +39,7 @@ class Backend:
         self.told = ""
         self._built: approximate.Approximate | None = None
         self._file = ""
+        self._of_file = ""  # what is to be told of the file that keeps it
 
     @classmethod
     def of(cls, meta: Callable[[str], str]) -> Backend:
@@ -51,11 +53,21 @@ class Backend:
         radius = "" if self.sure_radius is None else str(self.sure_radius)
         return {"backend": self.name, "recall": str(self.recall), "sure_radius": radius}
 
+    def prepare(self, store: Store) -> str:
+        """Makes what a search needs, where it is not there; in words how it is set up.
+
+        Empty for `exact`, which needs nothing.
+        """
+        if self.name != "exact":
+            self._current(store, store.codes, store.rank)
+        return self.told
+
     def k_nearest(self, queries: np.ndarray, store: Store, k: int) -> list[scan.Rows]:
-        """As `scan.k_nearest` over all items of the store, as far as is found."""
+        """As `scan.k_nearest` over all items of the store."""
         codes, rank = store.codes, store.rank
         built = self._current(store, codes, rank)
         found = built.k_nearest(queries, k, rank)
+        self.told = " ".join(filter(None, (built.told, self._of_file)))
         if built.count == len(codes):
             return found
         first = built.count
@@ -70,13 +82,37 @@ class Backend:
         file = store.meta("file")  # another one has other row numbers
         built = self._built
         if built is None or file != self._file or self._is_old(built, len(codes)):
-            built = approximate.BACKENDS[self.name].of(codes, rank >= 0, store.code_length)
+            self._of_file = ""
+            built = self._read(store, file, codes)
+            if built is None or self._is_old(built, len(codes)):
+                built = self._make(store, file, codes, rank)
             if self.sure_radius is not None and isinstance(built, approximate.MultiHash):
                 built.choose_radius(self.sure_radius)
             else:
                 built.choose_effort(self.recall)
-            self._built, self._file, self.told = built, file, built.told
+            self._built, self._file = built, file
+            self.told = " ".join(filter(None, (built.told, self._of_file)))
         return built
+
+    def _make(
+        self, store: Store, file: str, codes: np.ndarray, rank: np.ndarray
+    ) -> approximate.Approximate:
+        built = approximate.BACKENDS[self.name].of(codes, rank >= 0, store.code_length)
+        if store.directory is not None:
+            try:
+                kept.write(store.directory, file, built, codes)
+            except OSError as error:  # who may not write may search
+                self._of_file += f"(not kept: {error.strerror or error})"
+        return built
+
+    def _read(self, store: Store, file: str, codes: np.ndarray) -> approximate.Approximate | None:
+        if store.directory is None:
+            return None
+        try:
+            return kept.read(store.directory, file, self.name, codes)
+        except ValueError as error:
+            self._of_file = f"({kept.NAME.format(self.name)}: {error}; made again) "
+            return None
 
     @staticmethod
     def _is_old(built: approximate.Approximate, count: int) -> bool:

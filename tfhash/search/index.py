@@ -152,11 +152,8 @@ class Index(Items):
 
     def optimise(self) -> str:
         """Sets the backend up now, not at the first search, and answers in words how."""
-        if self._backend.name != "exact":
-            with self._reading():
-                nothing = np.zeros((0, self._store.words), np.uint64)
-                self._backend.k_nearest(nothing, self._store, 1)
-        return self._backend.told
+        with self._reading():
+            return self._backend.prepare(self._store)
 
     def compact(self) -> int:
         """Writes the file of codes anew without those that were removed, where they are a quarter.
