@@ -160,10 +160,6 @@ class PostgresIndex:
         """Of each id what its content was when it was added."""
         return dict(self._database.all("SELECT id, content FROM {images}"))
 
-    def refuses(self, name: str) -> str:
-        """Why an item of this id cannot be held, in words that follow it; empty where it can."""
-        return storable.why_not(name)
-
     def _of(self, ids: Sequence[str], column: str) -> dict[str, Any]:
         held = [name for name in ids if storable.is_storable(name)]
         query = f"SELECT id, {column} FROM {{images}} WHERE id = ANY(%s)"

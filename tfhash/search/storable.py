@@ -16,16 +16,11 @@ def is_storable(text: str) -> bool:
     return is_text(text) and "\0" not in text
 
 
-def why_not(name: str) -> str:
-    """Why an item of this id cannot be held, in words that follow its name; empty where it can."""
-    return "" if is_storable(name) else "no text that a database can hold"
-
-
 def check_ids(ids: Sequence[str]) -> None:
     """UserError for an id that a database cannot hold."""
     for name in ids:
-        if why := why_not(name):
-            raise UserError(f"`ids`: {shown(name):.200} is {why}")
+        if not is_storable(name):
+            raise UserError(f"`ids`: {shown(name):.200} is no text that a database can hold")
 
 
 def as_json(value: Any) -> str | None:
