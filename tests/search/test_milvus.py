@@ -11,6 +11,7 @@ from tfhash.search.index import Index
 pytest.importorskip("pymilvus", reason="needs the extra milvus")
 pytest.importorskip("milvus_lite", reason="needs milvus-lite, in an environment of its own")
 
+from tfhash.search import databases, milvus_connection, milvus_search  # noqa: E402
 from tfhash.search.milvus import MilvusIndex  # noqa: E402
 
 BITS = 24
@@ -33,21 +34,75 @@ def labelled(count=60):
     return [None if n % 5 == 4 else {"label": "abc"[n % 3], "n": n} for n in range(count)]
 
 
+def alike(index, exact, queries, **arguments):
+    one, other = (i.search(queries, **arguments) for i in (index, exact))
+    assert one.ids == other.ids, arguments
+    assert [d.tolist() for d in one.distances] == [d.tolist() for d in other.distances]
+    assert one.payload == other.payload
+    assert one.ties_cut.tolist() == other.ties_cut.tolist()
+
+
 def test_it_answers_as_the_exact_index(index):
     codes, ids = made()
     exact = Index(codes, ids=ids, code_length=BITS, payload=labelled())
     index.add(codes, ids=ids, payload=labelled())
     queries = np.concatenate([made(5, seed=1)[0], codes[:2]])
     for arguments in (
-        {"k": 20}, {"k": 60}, {"radius": 0}, {"radius": 9},
+        {"k": 1}, {"k": 7}, {}, {"k": 20}, {"k": 60}, {"k": 99}, {"radius": 0}, {"radius": 9},
+        {"k": 5, "where": {"label": "b"}}, {"k": 5, "where": {}},
         {"k": 50, "where": {"label": "b"}}, {"k": 50, "where": {"label": ["a", "b"], "n": 7}},
         {"radius": 9, "where": {"label": ["a", "c"]}}, {"k": 5, "where": {"label": []}},
     ):  # fmt: skip
-        one, other = (i.search(queries, **arguments) for i in (index, exact))
-        assert one.ids == other.ids, arguments
-        assert [d.tolist() for d in one.distances] == [d.tolist() for d in other.distances]
-        assert one.payload == other.payload
+        alike(index, exact, queries, **arguments)
     assert len(index) == 60 and ids[0] in index and "x" not in index
+
+
+def test_more_ties_than_one_search_answers(index, monkeypatch):
+    """Nine codes of 60 to 90 items each, where a search answers forty."""
+    monkeypatch.setattr(milvus_search, "MOST", 40)
+    codes, _ = made(700)
+    ids = [f"{n * 37 % 700:03d}é'" for n in range(700)]
+    payload = [{"label": "abc"[n % 3]} for n in range(700)]
+    exact = Index(codes, ids=ids, code_length=BITS, payload=payload)
+    index.add(codes, ids=ids, payload=payload)
+    queries = np.concatenate([made(3, seed=1)[0], codes[:2]])
+    for arguments in (
+        {"k": 1}, {"k": 30}, {"k": 40}, {"k": 20, "where": {"label": "a"}}, {"radius": 0},
+        {"radius": 10}, {"radius": 24}, {"radius": 24, "where": {"label": ["a", "b"]}},
+    ):  # fmt: skip
+        alike(index, exact, queries, **arguments)
+
+
+def test_what_the_commands_ask_of_an_index(tmp_path):
+    """ids, codes, payload, content, change, facts, folder; and again in another process."""
+    codes, ids = made()
+    ids[3], ids[4] = "caf\udce9/1.png", 'it\'s "100%" \\ 1\n.png'
+    address = f"milvus://{tmp_path}/m.db"
+    assert databases.is_address(address) and not databases.is_there(address)
+    with databases.opened(address, code_length=BITS, model="m1") as index:
+        content = [f"9 9 {n}" for n in range(60)]
+        index.change(codes, ids=ids, payload=labelled(), content=content)
+        index.change(
+            codes[:1], ids=[ids[0]], content=["new"], remove=ids[:3], payload=["p"]
+        )  # of what is removed and added, what is added stays
+        index.remember(folder="/caf\udce9 it's", export="x")
+        index.remember(export="y")
+    assert databases.is_there(address)
+    with databases.opened(address) as index:
+        left = [ids[0], *ids[3:]]
+        assert index.ids() == sorted(left) and len(index) == 58
+        assert (index.codes(left) == codes[[0, *range(3, 60)]]).all()
+        assert index.payload(left[:2]) == ["p", labelled()[3]]
+        assert index.content() == {ids[0]: "new"} | dict(zip(ids[3:], content[3:], strict=True))
+        assert str(index.folder) == "/caf\udce9 it's" and index.facts()["export"] == "y"
+        assert index.optimise() == "all codes are compared" and index.place.endswith("m.db")
+        assert index.codes([]).shape == (0, 3) and index.payload([]) == []
+        for use in (index.codes, index.payload, index.remove):
+            with pytest.raises(UserError, match="`ids`: x' OR '1'='1, .udd00 not in the index"):
+                use([ids[3], "x' OR '1'='1", "\udd00"])
+        assert "\udd00" not in index and ids[4] in index
+        index.remove(ids[3:5])
+        assert len(index) == 56
 
 
 def test_items_are_replaced_and_removed(index):
@@ -86,9 +141,13 @@ def test_it_is_there_again_and_other_codes_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("use", "line"),
     [
-        (lambda i: i.add(made(1)[0], ids=["caf\udce9"]), r"`ids`: caf\\xe9; allowed: text of 1"),
-        (lambda i: i.add(made(1)[0], ids=[""]), "`ids`: ; allowed: text of 1 to 1024 bytes"),
-        (lambda i: i.add(made(1)[0], ids=["x" * 2000]), "allowed: text of 1 to 1024 bytes"),
+        (lambda i: i.add(made(1)[0], ids=["caf\ud800"]), r"`ids`: caf\\ud800 is no text"),
+        (lambda i: i.add(made(1)[0], ids=[""]), "`ids`:  is empty, or more than 3072 bytes"),
+        (lambda i: i.add(made(1)[0], ids=["é" * 600]), "is empty, or more than 3072 bytes as a U"),
+        (lambda i: i.add(made(1)[0], ids=["x"], payload=[{1}]), "`payload`: .* is no JSON"),
+        (lambda i: i.search(made(1)[0], k=20_000), "`k`: 20000; allowed in Milvus: at most 16,384"),
+        (lambda i: i.search(made(1)[0], where={"a": "b\n"}), "`where`: b.n; allowed in Milvus: te"),
+        (lambda i: i.search(made(1)[0], where={"a": float("nan")}), "`where`: a=nan; allowed"),
         (lambda i: i.add(made(2)[0], ids=["x", "x"]), "`ids`: x twice"),
         (lambda i: i.add(made(2)[0], ids=["x"]), "`ids`: 1, but 2 codes"),
         (lambda i: i.search(made(1)[0], k=0), "`k`: 0; allowed"),
@@ -99,6 +158,46 @@ def test_mistakes_are_one_line(index, use, line):
     with pytest.raises(UserError, match=line) as caught:
         use(index)
     assert "\n" not in str(caught.value)
+
+
+def test_text_in_a_filter_is_found_whatever_its_characters(index):
+    texts = ["é", "日本", 'a"b', "a\\b", "a'b", "{x}", "%s", "100 %"]
+    codes = np.zeros((len(texts), 3), np.uint8)
+    index.add(codes, ids=list("abcdefgh"), payload=[{"l": text, text: 1} for text in texts])
+    for name, text in zip("abcdefgh", texts, strict=True):
+        assert index.search(codes[:1], where={"l": text}).ids == [[name]]
+        assert index.search(codes[:1], where={text: 1}).ids == [[name]]
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("milvus://h", ("http://h:19530", "", "http://h:19530")),
+        ("milvus://root:a%2Fb@h:1", ("http://h:1", "root:a/b", "http://h:1")),
+        ("https://token@[::1]:1/x", ("https://[::1]:1/x", "token", "https://[::1]:1/x")),
+        ("milvus:///a/m.db", ("/a/m.db", "", "/a/m.db")),
+        ("m.db", ("m.db", "", "m.db")),
+    ],
+)
+def test_addresses(address, expected):
+    assert milvus_connection.read_address(address) == expected
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "milvus://u:hun/ter2@h",
+        "milvus://u:12/hunter2@h",
+        "milvus://",
+        "milvus:///hunter2",
+        "hunter2",
+        "ftp://u:hunter2@h",
+    ],
+)
+def test_an_address_that_cannot_be_read_is_not_shown(address):
+    with pytest.raises(UserError, match="`index`: the address cannot be read; allowed") as caught:
+        MilvusIndex(address)
+    assert "hun" not in str(caught.value) and "ter2" not in str(caught.value)
 
 
 def test_nobody_there_is_one_line():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.search.postgres_server import Server, alike
 from tfhash.errors import UserError
-from tfhash.search import build
+from tfhash.search import build, databases
 from tfhash.search.index import Index
 from tfhash.search.postgres import PostgresIndex
 
@@ -142,6 +142,18 @@ def test_tables_of_another_kind_are_refused(server, index):
     with pytest.raises(UserError, match="`name`: 'x; drop'; allowed: small letters"):
         PostgresIndex(server.address, name="x; drop", code_length=12)
     assert "secret" not in index.place and "127.0.0.1" in index.place
+
+
+def test_it_is_found_by_its_address(server):
+    assert databases.is_address(server.address) and not databases.is_address("runs/x.index")
+    assert databases.is_address("milvus://host")
+    address = server.address.replace("/postgres", "/template1")
+    assert not databases.is_there(address)
+    with databases.opened(address, code_length=BITS, model="m1") as made_now:
+        assert len(made_now) == 0
+    with databases.opened(address) as index:
+        assert (index.code_length, index.model) == (BITS, "m1")
+    assert databases.is_there(address)
 
 
 def test_a_name_that_it_cannot_hold_costs_itself(server, photos, draw, fake_encoder):

@@ -6,17 +6,18 @@ cluster the collection has BIN_IVF_FLAT, which was not tried here.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfhash.errors import NotNowError, UserError
-from tfhash.names import is_text, shown
-from tfhash.search.index import (
+from tfhash.errors import UserError
+from tfhash.names import shown
+from tfhash.search import storable
+from tfhash.search.found import (
     Found,
     check_codes,
     check_search,
@@ -24,24 +25,27 @@ from tfhash.search.index import (
     one_of_each,
     some_of,
 )
+from tfhash.search.milvus_connection import PART, Client
+from tfhash.search.milvus_search import MOST, Nearest, key_of, name_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
-MOST = 16_384  # answers of one search, Milvus' limit
-_PART = 10_000  # items of one request
-_ID_BYTES = 1_024
+_KEY_BYTES = 3_072
 
 
 class MilvusIndex:
     """Codes with ids in a collection; `add`, `remove` and `search` as of `tfhash.Index`.
 
     A collection has no transactions: what a call that fails had written stays, and the same call
-    again ends it. Of more than 16,384 answers the first are given.
+    again ends it. Without `lists` answers are those of `tfhash.Index`. With them a search finds
+    what they give; its order and the ties that were cut are among these, and where they give too
+    few, all codes are compared.
 
     Args:
-        address: of a server (http://host:19530), or a path that ends in .db for milvus-lite.
+        address: milvus://host:port of a server, perhaps with token@ before the host; http:// and
+            https:// too; or a path that ends in .db for milvus-lite.
         code_length: k; None for a collection that is there already.
         name: of the collection.
         model: the fingerprint of the export that made the codes; codes of another are refused.
@@ -61,52 +65,62 @@ class MilvusIndex:
         probes: int = 16,
         token: str = "",
     ):
-        try:
-            import pymilvus
-        except ImportError:
-            raise UserError(
-                "`index`: Milvus needs pymilvus: pip install 'tfhash[milvus]'"
-            ) from None
         if not _NAME.fullmatch(name):
             raise UserError(f"`name`: {name!r}; allowed: letters, digits and _")
-        self._pymilvus = pymilvus
-        self.name, self.place, self._probes = name, shown(address), probes
-        with self._errors():
-            self._client = pymilvus.MilvusClient(address, token=token)
-            there = self._client.has_collection(name)
+        self._client = Client(address, name, token)
+        self.name, self.place, self._probes = name, self._client.place, probes
+        there = self._client.call("has_collection")
         if not there and code_length is None:
             raise UserError(f"`index`: no collection {name} in {self.place}")
         if not there:
             assert code_length is not None
             check_codes(np.zeros((0, -(-code_length // 8)), np.uint8), code_length)
             self._make(code_length, model, lists)
-        with self._errors():
-            described = json.loads(self._client.describe_collection(name)["description"])
-            self._client.load_collection(name)
+        described = json.loads(self._client.call("describe_collection")["description"])
+        self._client.call("load_collection")
         self.code_length: int = described["code_length"]
         self.model: str = described["model"]
+        self._lists: int = described.get("lists") or 0
+        self._nearest = Nearest(self._client, self._lists, probes)
         if code_length not in (None, self.code_length):
             raise UserError(f"`code_length`: {code_length}, but {name} has {self.code_length}")
         if model and self.model and model != self.model:
             raise UserError(f"`model`: {model}, but {name} has codes of {self.model}")
 
     def _make(self, code_length: int, model: str, lists: int | None) -> None:
-        kinds = self._pymilvus.DataType
-        description = json.dumps({"code_length": code_length, "model": model})
-        schema = self._client.create_schema(enable_dynamic_field=False, description=description)
-        schema.add_field("id", kinds.VARCHAR, max_length=_ID_BYTES, is_primary=True)
-        schema.add_field("code", kinds.BINARY_VECTOR, dim=-(-code_length // 8) * 8)
-        schema.add_field("payload", kinds.JSON)
-        index = self._client.prepare_index_params()
+        about = {"code_length": code_length, "model": model, "lists": lists}
         kind = {"index_type": "BIN_IVF_FLAT", "params": {"nlist": lists}} if lists else {}
-        index.add_index("code", metric_type="HAMMING", **({"index_type": "BIN_FLAT"} | kind))
-        with self._errors():
-            self._client.create_collection(self.name, schema=schema, index_params=index)
+        kinds = self._client.kinds
+        self._create(
+            self.name,
+            json.dumps(about),
+            ("code", kinds.BINARY_VECTOR, {"dim": -(-code_length // 8) * 8}),
+            ("payload", kinds.JSON, {}),
+            kind={"index_type": "BIN_FLAT"} | kind,
+        )
+
+    def _create(self, name: str, about: str, *fields: tuple, kind: dict[str, Any]) -> None:
+        milvus = self._client.milvus
+        schema = milvus.create_schema(enable_dynamic_field=False, description=about)
+        text = self._client.kinds.VARCHAR
+        schema.add_field("id", text, max_length=_KEY_BYTES, is_primary=True)
+        for field, of_kind, options in fields:
+            schema.add_field(field, of_kind, **options)
+        index = milvus.prepare_index_params()
+        index.add_index("code", metric_type="HAMMING", **kind)
+        # Strong: a search finds what was added before it.
+        self._client.call(
+            "create_collection",
+            name,
+            schema=schema,
+            index_params=index,
+            consistency_level="Strong",
+        )
+
+    # -- the contract of an index -----------------------------------------------------------------
 
     def __len__(self) -> int:
-        with self._errors():
-            found = self._client.query(self.name, filter="", output_fields=["count(*)"])
-        return found[0]["count(*)"]
+        return self._client.call("query", filter="", output_fields=["count(*)"])[0]["count(*)"]
 
     def __contains__(self, name: str) -> bool:
         return bool(self._there([name]))
@@ -118,7 +132,47 @@ class MilvusIndex:
         self.close()
 
     def close(self) -> None:
-        self._client.close()
+        """Ends the connection; the index cannot be used any more."""
+        self._client.milvus.close()
+
+    def ids(self) -> list[str]:
+        """All ids, in their order."""
+        return sorted(name_of(key) for key, _ in self._client.each("id"))
+
+    def codes(self, ids: Sequence[str]) -> np.ndarray:
+        """The codes of items, packed uint8 [n, w]. UserError for an id that is not there."""
+        found = self._all_of(ids, "code")
+        # A vector comes as one element of a list, or by itself.
+        as_bytes = [code[0] if isinstance(code, list) else code for code in found]
+        packed = np.frombuffer(b"".join(as_bytes), np.uint8)
+        return packed.reshape(len(ids), -(-self.code_length // 8)).copy()
+
+    def payload(self, ids: Sequence[str]) -> list[Any]:
+        """What was stored with items. UserError for an id that is not there."""
+        return [kept["value"] for kept in self._all_of(ids, "payload")]
+
+    def content(self) -> dict[str, str | None]:
+        """Of each id what its content was when it was added."""
+        return {name_of(key): kept.get("content") for key, kept in self._client.each("payload")}
+
+    def _refuses(self, name: str) -> str:
+        """Why an item of this id cannot be held, in words that follow it; empty where it can."""
+        try:
+            size = len(key_of(name))
+        except UnicodeEncodeError:
+            return "no text"
+        return "" if 0 < size <= _KEY_BYTES else f"empty, or more than {_KEY_BYTES} bytes as a URL"
+
+    def _all_of(self, ids: Sequence[str], field: str) -> list[Any]:
+        held = [key_of(name) for name in ids if not self._refuses(name)]
+        found = {name_of(key): value for key, value in self._client.get(held, field).items()}
+        if lacking := [name for name in ids if name not in found]:
+            raise UserError(f"`ids`: {some_of(lacking)} not in the index")
+        return [found[name] for name in ids]
+
+    def _there(self, ids: Iterable[str]) -> list[str]:
+        held = [key_of(name) for name in ids if not self._refuses(name)]
+        return sorted(map(name_of, self._client.get(held, "id")))
 
     def add(
         self,
@@ -129,35 +183,58 @@ class MilvusIndex:
         replace: bool = False,
     ) -> None:
         """Adds items, in parts of 10,000; see `tfhash.Index.add`."""
-        checked = check_codes(codes, self.code_length)
-        ids = [*map(str, ids)]
-        one_of_each(checked, ids=ids, payload=payload)
-        no_twice(ids)
-        for one in ids:
-            if not is_text(one) or not 0 < len(one.encode()) <= _ID_BYTES:
-                raise UserError(f"`ids`: {shown(one):.80}; allowed: text of 1 to {_ID_BYTES} bytes")
-        there = self._there(ids)
-        if there and not replace:
-            raise UserError(
-                f"`ids`: {some_of(there)} already in the index; allowed: others, or replace=True"
-            )
-        values = [None] * len(ids) if payload is None else payload
-        rows = [
-            {"id": one, "code": code.tobytes(), "payload": {"value": value}}
-            for one, code, value in zip(ids, checked, values, strict=True)
-        ]
-        with self._errors():
-            for start in range(0, len(rows), _PART):
-                self._client.upsert(self.name, rows[start : start + _PART])
+        self.change(codes, ids=ids, payload=payload, replace=replace)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Removes items. UserError for an id that is not there; then none is removed."""
-        ids = [*map(str, ids)]
-        if lacking := sorted(set(ids) - set(self._there(ids))):
+        nothing = np.zeros((0, -(-self.code_length // 8)), np.uint8)
+        self.change(nothing, ids=(), remove=ids)
+
+    def change(
+        self,
+        codes: ArrayLike,
+        *,
+        ids: Sequence[str],
+        payload: Sequence[Any] | None = None,
+        content: Sequence[str] | None = None,
+        remove: Sequence[str] = (),
+        replace: bool = False,
+    ) -> None:
+        """Adds items and removes others, in parts of 10,000; see `tfhash.Index.change`."""
+        checked = check_codes(codes, self.code_length)
+        ids, remove = [*map(str, ids)], [*map(str, remove)]
+        one_of_each(checked, ids=ids, payload=payload, content=content)
+        no_twice(ids)
+        payload = [None] * len(ids) if payload is None else payload
+        self._check_change(ids, payload, remove, replace)
+        contents = [None] * len(ids) if content is None else content
+        rows = [
+            {"id": key_of(one), "code": code.tobytes(), "payload": {"value": value, "content": of}}
+            for one, code, value, of in zip(ids, checked, payload, contents, strict=True)
+        ]
+        # First what comes: a call that ends in the middle loses nothing.
+        for start in range(0, len(rows), PART):
+            self._client.call("upsert", data=rows[start : start + PART])
+        gone = [key_of(name) for name in sorted(set(remove) - set(ids))]
+        for start in range(0, len(gone), PART):
+            self._client.call("delete", ids=gone[start : start + PART])
+
+    def _check_change(
+        self, ids: Sequence[str], payload: Sequence[Any], remove: Sequence[str], replace: bool
+    ) -> None:
+        """UserError for what cannot be added or removed, before anything is."""
+        for name in ids:
+            if why := self._refuses(name):
+                raise UserError(f"`ids`: {shown(name):.80} is {why}")
+        for value in payload:
+            storable.as_json(value)
+        if lacking := sorted(set(remove) - set(self._there(remove))):
             raise UserError(f"`ids`: {some_of(lacking)} not in the index")
-        with self._errors():
-            for start in range(0, len(ids), _PART):
-                self._client.delete(self.name, ids=ids[start : start + _PART])
+        there = [] if replace else sorted(set(self._there(ids)) - set(remove))
+        if there:
+            raise UserError(
+                f"`ids`: {some_of(there)} already in the index; allowed: others, or replace=True"
+            )
 
     def search(
         self,
@@ -169,72 +246,76 @@ class MilvusIndex:
     ) -> Found:
         """The k nearest items of each query, or all within a radius; see `tfhash.Index.search`.
 
-        ties_cut counts those among the next answers that were asked for, four times k.
+        k: at most 16,384.
         """
         queries = check_codes(codes, self.code_length)
         name, value = check_search(k, radius)
-        limit = min(MOST, 4 * value if name == "k" else MOST)
-        params: dict[str, Any] = {"metric_type": "HAMMING", "params": {"nprobe": self._probes}}
-        with self._errors():
-            answers = self._client.search(
-                self.name,
-                data=[query.tobytes() for query in queries],
-                anns_field="code",
-                limit=limit,
-                filter=_filter(where),
-                output_fields=["payload"],
-                search_params=params,
-            )
-        rows = [self._sorted(hits, name, value) for hits in answers]
+        if name == "k" and value > MOST:
+            raise UserError(f"`k`: {value}; allowed in Milvus: at most {MOST:,}")
+        answers = self._nearest.search(queries, name, value, where)
+        kept = self._client.get(sorted({key for rows, _ in answers for _, key in rows}), "payload")
         return Found(
-            [[one for _, one, _ in of_query] for of_query, _ in rows],
-            [np.array([far for far, _, _ in of_query], np.int64) for of_query, _ in rows],
-            [[payload for _, _, payload in of_query] for of_query, _ in rows],
-            np.array([cut for _, cut in rows], np.int64),
+            [[name_of(key) for _, key in rows] for rows, _ in answers],
+            [np.array([far for far, _ in rows], np.int64) for rows, _ in answers],
+            [[kept[key]["value"] for _, key in rows] for rows, _ in answers],
+            np.array([cut for _, cut in answers], np.int64),
         )
 
-    @staticmethod
-    def _sorted(hits: Sequence[Any], name: str, value: int) -> tuple[list[tuple], int]:
-        """Distances, ids and payload in their order, and how many more are as far as the last."""
-        found = sorted(
-            (round(hit["distance"]), hit["id"], hit["entity"]["payload"]["value"]) for hit in hits
-        )
-        if name == "radius":
-            return [row for row in found if row[0] <= value], 0
-        kept = found[:value]
-        cut = sum(row[0] == kept[-1][0] for row in found[value:]) if kept else 0
-        return kept, cut
+    # -- what the commands ask --------------------------------------------------------------------
 
-    def _there(self, ids: Sequence[str]) -> list[str]:
-        found: list[str] = []
-        with self._errors():
-            for start in range(0, len(ids), _PART):
-                part = list(ids[start : start + _PART])
-                rows = self._client.get(self.name, ids=part, output_fields=["id"]) if part else []
-                found += [row["id"] for row in rows]
-        return sorted(found)
+    def optimise(self) -> str:
+        """Nothing, Milvus makes its lists by itself; in words how it searches."""
+        if not self._lists:
+            return "all codes are compared"
+        return f"{self._lists:,} lists, {self._probes:,} looked through"
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """What Milvus says, as one line."""
-        try:
-            yield
-        except self._pymilvus.exceptions.MilvusException as error:
-            words = " ".join(str(error).split())[:200]
-            raise NotNowError(f"`index`: Milvus at {self.place}: {words}") from None
+    def remember(self, **facts: str) -> None:
+        """Keeps words about the index by their names, for `facts`."""
+        kinds, collection = self._client.kinds, f"{self.name}_facts"
+        if not self._client.call("has_collection", collection):
+            # Milvus wants a vector in every collection.
+            vector = ("code", kinds.BINARY_VECTOR, {"dim": 8})
+            text: tuple = ("words", kinds.JSON, {})
+            self._create(collection, "", vector, text, kind={"index_type": "BIN_FLAT"})
+        rows = [
+            {"id": key_of(name), "code": b"\0", "words": {"is": key_of(words)}}
+            for name, words in facts.items()
+        ]
+        self._client.call("upsert", collection, data=rows)
+
+    def facts(self) -> dict[str, str]:
+        """What was remembered, the model, and how it is searched."""
+        name = f"{self.name}_facts"
+        found: list[dict[str, Any]] = []
+        if self._client.call("has_collection", name):
+            self._client.call("load_collection", name)
+            found = self._client.call(
+                "query", name, filter='id != ""', output_fields=["id", "words"], limit=1_000
+            )
+        return {
+            "model": self.model or "unknown",
+            "backend": f"Milvus, {self.optimise()}",
+            **{name_of(row["id"]): name_of(row["words"]["is"]) for row in found},
+        }
+
+    @property
+    def folder(self) -> Path:
+        """What ids that are relative paths are relative to: where the index was last built."""
+        return Path(self.facts().get("folder", "."))
+
+    @property
+    def notes(self) -> list[str]:
+        return []
+
+    def compact(self) -> int:
+        """Nothing: Milvus sees to it by itself."""
+        return 0
 
 
-def _filter(where: Mapping[str, Any] | None) -> str:
-    """An expression of Milvus on the payload: of each name one of its values."""
-    parts = []
-    for name, wanted in (where or {}).items():
-        wanted = list(wanted) if isinstance(wanted, (list, tuple, set)) else [wanted]
-        for value in wanted:
-            if not isinstance(value, (str, int, float, bool)):
-                raise UserError(
-                    f"`where`: {name}={value!r}; allowed: text, numbers, True and False, and lists "
-                    "of these"
-                )
-        field = f'payload["value"][{json.dumps(str(name))}]'
-        parts.append("(" + " or ".join(f"{field} == {json.dumps(v)}" for v in wanted) + ")")
-    return " and ".join(part if part != "()" else 'id == ""' for part in parts)
+def is_there(address: str, name: str = "tfhash") -> bool:
+    """Whether there is a collection of this name. UserError where Milvus does not answer."""
+    client = Client(address, name)
+    try:
+        return bool(client.call("has_collection"))
+    finally:
+        client.milvus.close()
