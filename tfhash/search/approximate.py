@@ -129,7 +129,7 @@ class Approximate(abc.ABC):
         if radius is None:
             sums = self.distinct.cells.counts(query, live).cumsum()
             radius = int(np.searchsorted(sums, min(k, sums[-1])))
-        return self._first(*self.within(query, radius), k, rank)
+        return self._first(*self.distinct.cells.within(query, radius), k, rank)
 
     def _first(
         self, places: np.ndarray, distances: np.ndarray, k: int, rank: np.ndarray
@@ -165,10 +165,6 @@ class Approximate(abc.ABC):
         distances, places = self.index.search(as_bytes(query[None]), k)
         there = places[0] >= 0  # faiss fills up with -1
         return places[0][there], distances[0][there].astype(np.int64)
-
-    def within(self, query: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-        """Places of all distinct codes within so many bits, and their distances."""
-        return self.distinct.cells.within(query, radius)
 
 
 class IVF(Approximate):
@@ -234,12 +230,6 @@ class MultiHash(Approximate):
     def radius(self) -> int:
         """All codes within so many bits are found."""
         return self.index.nhash * (self.index.nflip + 1) - 1
-
-    def within(self, query: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-        if radius > self.radius:
-            return super().within(query, radius)
-        _, distances, places = self.index.range_search(as_bytes(query[None]), radius + 1)
-        return places, distances.astype(np.int64)
 
     def choose_radius(self, radius: int) -> None:
         """Sets the least effort at which all within the radius are found, and tells it."""

@@ -15,6 +15,7 @@ from tfhash.search import scan
 
 _MOST = 2_048  # centres: each is compared with every code, once
 _BLOCK = 1 << 16  # codes compared at once
+_SLOWER = 6  # times, to compare codes here and there than one after the other
 
 
 class Cells:
@@ -57,7 +58,7 @@ class Cells:
         first = self.rings[near, np.clip(far[near] - radius, 0, last)]
         counts = self.rings[near, np.clip(far[near] + radius + 1, 0, last)] - first
         total = int(counts.sum())
-        if 2 * total > len(self.codes):  # to read them one after the other is quicker
+        if _SLOWER * total > len(self.codes):
             return self._among_all(query, radius)
         places = np.arange(total) + np.repeat(first - (counts.cumsum() - counts), counts)
         found = scan.distances(query, self.codes[places])
