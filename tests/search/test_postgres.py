@@ -184,6 +184,7 @@ def test_the_commands_take_its_address(server, photos, command, monkeypatch, fak
     assert "no tables tfhash_* in postgresql://127.0.0.1" in said("info", status=2)
     built = said("build", "--images=photos/**", "--model=export")
     assert "70 encoded, 0 as they were" in built and "70 codes of 12 bits" in built
+    assert "distinct codes: all are compared" in built
     (photos / "a/0.png").unlink()
     assert "0 encoded, 69 as they were, 1 removed" in said("build", "--images=photos/**")
     found = said("query", "--images=photos/b/1.png", "--k=1")

@@ -29,7 +29,7 @@ def define_flags() -> None:
     define_path(
         "index",
         None,
-        "folder of the index, or postgresql://... of a database with pgvector",
+        "folder of the index, postgresql://... of a database with pgvector, or milvus://...",
         required=True,
     )
     flags.DEFINE_string("images", None, "file, or quoted pattern such as 'photos/**/*.jpg'")

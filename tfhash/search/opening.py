@@ -9,7 +9,7 @@ from typing import Any
 
 from tfhash.errors import UserError
 from tfhash.names import shown
-from tfhash.search import approximate, build, postgres, tables
+from tfhash.search import approximate, build, databases, tables
 from tfhash.search.encoder import Encoder
 from tfhash.search.index import Index
 
@@ -23,13 +23,13 @@ class Opening:
 
     @property
     def in_database(self) -> bool:
-        return self.given.index.startswith(postgres.PREFIXES)
+        return databases.is_address(self.given.index)
 
     @property
     def is_there(self) -> bool:
         """Whether there is an index to open."""
         if self.in_database:
-            return postgres.is_there(self.given.index)
+            return databases.is_there(self.given.index)
         return tables.is_there(Path(self.given.index).expanduser())
 
     def check_backend(self) -> None:
@@ -54,14 +54,14 @@ class Opening:
     def load(self) -> Any:
         """The index, to be asked by the backend of the flags or its own."""
         if self.in_database:
-            return postgres.PostgresIndex(self.given.index)
+            return databases.opened(self.given.index)
         return Index.load(self.given.index, backend=self.given.backend, **self._finer)
 
     def to_change(self, code_length: int, fingerprint: str) -> Any:
         """The index, made where there is none, for codes of this model. UserError for others'."""
         given = self.given
         if not self.is_there and self.in_database:
-            return postgres.PostgresIndex(given.index, code_length=code_length, model=fingerprint)
+            return databases.opened(given.index, code_length=code_length, model=fingerprint)
         if not self.is_there:
             return Index(
                 code_length=code_length,
@@ -71,7 +71,7 @@ class Opening:
                 **self._finer,
             )
         index: Any  # of one kind or the other
-        index = postgres.PostgresIndex(given.index) if self.in_database else Index.load(given.index)
+        index = databases.opened(given.index) if self.in_database else Index.load(given.index)
         try:
             build.check_model(index, code_length, fingerprint)
             if given.backend is not None:
