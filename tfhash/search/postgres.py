@@ -237,7 +237,8 @@ class PostgresIndex:
         probes: lists of ivfflat that a search looks through, 1 to their number; by default a
         hundredth of them. Answers in words what there is then; with few codes nothing, for all of
         them are compared in milliseconds. Called again it does nothing until there are half as many
-        codes more or less. Writers wait meanwhile, readers do not. UserError for other probes.
+        codes more or a third fewer. Writers wait meanwhile, readers do not. UserError for other
+        probes.
         """
         return self._changes.until_done(lambda: self._optimise(probes))
 
