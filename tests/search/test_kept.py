@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pytest
 
@@ -134,6 +137,15 @@ def test_arrays_that_lead_out_of_each_other_are_refused(tmp_path):
         "faiss": arrays["faiss"][:100],
         "facts": np.array('{"format": 1}'),
     }
+    for facts in ("[1]", "[1, 2, 3]", "1", "[1, [1, 2, {}, 4, 5], null]", "null", "x"):
+        npz.write(path, arrays | {"facts": np.array(facts)}, np.savez)
+        with Index.load(tmp_path) as index:
+            assert "made again" in index.optimise(), facts
+    known, of, chosen = json.loads(str(arrays["facts"]))
+    for changed in ([known, of, [0.99, 10**9, ""]], [known, of, [0.99]], [known, of[:4], chosen]):
+        npz.write(path, arrays | {"facts": np.array(json.dumps(changed))}, np.savez)
+        with Index.load(tmp_path) as index:
+            assert "made again" in index.optimise(), changed
     for name, value in wrong.items():
         npz.write(path, arrays | {name: value}, np.savez)
         with Index.load(tmp_path) as index:
@@ -156,6 +168,28 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path, monkeypatch):
 
 
 @each_backend
+def test_what_was_chosen_is_not_measured_again(name, tmp_path, monkeypatch):
+    index_in(tmp_path, name)
+    measured = []
+    plain = approximate.Approximate.choose_effort
+
+    def choose(self, *arguments):
+        measured.append(arguments)
+        plain(self, *arguments)
+
+    monkeypatch.setattr(approximate.Approximate, "choose_effort", choose)
+    with Index.load(tmp_path) as index:
+        before = index.optimise()
+        assert len(answers(index)[0]) == 40 and measured == []
+        assert index.notes == [before] and "recall@10 " in before
+        answers(index, k=100)
+        assert measured == [(0.99, 100)] and "; " in index.notes[0].split("recall@10")[1]
+    with Index.load(tmp_path, backend=name, recall=0.5) as index:
+        index.optimise()
+        assert measured[1:] == [(0.5,)] and index.notes[0].count("recall@") == 1
+
+
+@each_backend
 def test_other_settings_need_no_other_index(name, tmp_path, never):
     index_in(tmp_path, name)
     never(name)
@@ -164,6 +198,18 @@ def test_other_settings_need_no_other_index(name, tmp_path, never):
     if name == "multihash":
         with Index.load(tmp_path, backend=name, sure_radius=4) as index:
             assert "all within" in index.optimise()
+
+
+def test_what_a_killed_process_left_goes(tmp_path):
+    index_in(tmp_path, "ivf")
+    old, new = (tmp_path / f".faiss-ivf.npz.tmp-{pid}" for pid in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    (tmp_path / "faiss-ivf.npz").unlink()
+    with Index.load(tmp_path) as index:
+        index.optimise()
+    assert new.exists() and not old.exists()
 
 
 def test_exact_needs_nothing(tmp_path):

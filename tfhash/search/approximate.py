@@ -83,7 +83,8 @@ class Approximate(abc.ABC):
         missing is looked up. Recall is tie-aware: the share of what was found that is not farther
         than the true last one.
         """
-        self.recall = recall
+        if recall != self.recall:
+            self.recall, self._efforts, self.told = recall, {}, ""
         codes = self.distinct.codes
         queries = self._asked(max(ASKED * NEAREST // k, NEAREST))
         answers = scan.k_nearest(queries, codes, k, np.arange(len(codes)))
@@ -101,6 +102,18 @@ class Approximate(abc.ABC):
             f"codes with {FLIPPED:.0%} of the bits changed; what it misses is looked up"
         )
         self.told = f"{self.told}; {words}" if self.told else words
+
+    @property
+    def chosen(self) -> tuple[float, int, str] | None:
+        """The recall that an effort was chosen for, that effort, and what was told of it."""
+        effort = self._efforts.get(NEAREST)
+        return None if self.recall is None or effort is None else (self.recall, effort, self.told)
+
+    def resume(self, recall: float, effort: int, told: str) -> None:
+        """Takes what was `chosen` for the same codes before. ValueError for what never is."""
+        if effort not in self.steps:
+            raise ValueError("its effort is none of this backend")
+        self.recall, self._efforts, self.told = recall, {NEAREST: effort}, told
 
     def _asked(self, count: int) -> np.ndarray:
         """Codes of the index with some bits changed, uint64 [q, words]."""
@@ -235,7 +248,7 @@ class MultiHash(Approximate):
         """Sets the least effort at which all within the radius are found, and tells it."""
         effort = min(-(-(radius + 1) // self.index.nhash) - 1, self.index.b)
         self.set_effort(effort)
-        self.recall = None
+        self.recall, self._efforts = None, {}
         self.told = f"{self.name()}={effort}: all within {self.radius} bits are found"
 
     def name(self) -> str:

@@ -85,31 +85,36 @@ class Backend:
             self._of_file = ""
             built = self._read(store, file, codes)
             if built is None or self._is_old(built, len(codes)):
-                built = self._make(store, file, codes, rank)
-            if self.sure_radius is not None and isinstance(built, approximate.MultiHash):
-                built.choose_radius(self.sure_radius)
+                built = approximate.BACKENDS[self.name].of(codes, rank >= 0, store.code_length)
+                self._choose(built)
+                self._keep(store, file, built, codes)
             else:
-                built.choose_effort(self.recall)
+                self._choose(built)
             self._built, self._file = built, file
             self.told = " ".join(filter(None, (built.told, self._of_file)))
         return built
 
-    def _make(
-        self, store: Store, file: str, codes: np.ndarray, rank: np.ndarray
-    ) -> approximate.Approximate:
-        built = approximate.BACKENDS[self.name].of(codes, rank >= 0, store.code_length)
+    def _choose(self, built: approximate.Approximate) -> None:
+        """How much is looked through, where that was not chosen for the same recall before."""
+        if self.sure_radius is not None and isinstance(built, approximate.MultiHash):
+            built.choose_radius(self.sure_radius)
+        elif built.recall != self.recall:
+            built.choose_effort(self.recall)
+
+    def _keep(
+        self, store: Store, file: str, built: approximate.Approximate, codes: np.ndarray
+    ) -> None:
         if store.directory is not None:
             try:
                 kept.write(store.directory, file, built, codes)
             except OSError as error:  # who may not write may search
                 self._of_file += f"(not kept: {error.strerror or error})"
-        return built
 
     def _read(self, store: Store, file: str, codes: np.ndarray) -> approximate.Approximate | None:
         if store.directory is None:
             return None
         try:
-            return kept.read(store.directory, file, self.name, codes)
+            return kept.read(store.directory, file, self.name, store.code_length, codes)
         except ValueError as error:
             self._of_file = f"({kept.NAME.format(self.name)}: {error}; made again) "
             return None

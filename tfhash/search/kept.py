@@ -6,6 +6,7 @@ It is made anew where it is not of these codes, so losing it loses time alone.
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from tfhash.search.cells import Cells, Distinct
 
 FORMAT = 1
 NAME = "faiss-{}.npz"
+_DAY = 86_400.0  # seconds; who still writes has touched its file since
 _ARRAYS = ("codes", "centres", "rings", "rows", "starts")
 
 
@@ -42,7 +44,7 @@ def write(directory: Path, file: str, built: Approximate, codes: np.ndarray) -> 
     of = Of(name, file, built.code_length, built.count, checksum(codes[: built.count]))
     distinct = built.distinct
     arrays = {
-        "facts": np.array(json.dumps({"format": FORMAT, **of._asdict()})),
+        "facts": np.array(json.dumps([FORMAT, of, built.chosen])),
         "faiss": built.faiss.serialize_index_binary(built.index),
         "codes": distinct.codes,
         "centres": distinct.cells.centres,
@@ -50,10 +52,16 @@ def write(directory: Path, file: str, built: Approximate, codes: np.ndarray) -> 
         "rows": distinct.rows,
         "starts": distinct.starts,
     }
-    npz.write(directory / NAME.format(name), arrays, np.savez)  # each array has its own CRC-32
+    path = directory / NAME.format(name)
+    npz.write(path, arrays, np.savez)  # each array has its own CRC-32
+    for left in directory.glob(f".{path.name}.tmp-*"):  # by a process that was killed
+        if time.time() - left.stat().st_mtime > _DAY:
+            left.unlink(missing_ok=True)
 
 
-def read(directory: Path, file: str, backend: str, codes: np.ndarray) -> Approximate | None:
+def read(
+    directory: Path, file: str, backend: str, code_length: int, codes: np.ndarray
+) -> Approximate | None:
     """What was kept of the codes, or of the first of them; None where nothing was kept of them.
 
     ValueError for a file that is damaged.
@@ -61,13 +69,8 @@ def read(directory: Path, file: str, backend: str, codes: np.ndarray) -> Approxi
     path = directory / NAME.format(backend)
     if not path.exists():
         return None
-    try:
-        facts = json.loads(str(npz.read(path, ["facts"])["facts"]))
-        known = facts.pop("format") == FORMAT
-        of = Of(**facts) if known else None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(str(error)) from None
-    if of is None or (of.backend, of.file) != (backend, file) or of.rows > len(codes):
+    known, of, chosen = _facts(path)
+    if known != FORMAT or of[:3] != (backend, file, code_length) or not 0 <= of.rows <= len(codes):
         return None
     if of.checksum != checksum(codes[: of.rows]):
         return None
@@ -80,7 +83,24 @@ def read(directory: Path, file: str, backend: str, codes: np.ndarray) -> Approxi
     distinct = Distinct(cells, found["rows"], found["starts"])
     if not _fits(distinct, index, of.rows, codes.shape[1]):
         raise ValueError("its arrays do not fit each other")
-    return BACKENDS[backend](distinct, of.rows, of.code_length, index)
+    built = BACKENDS[backend](distinct, of.rows, code_length, index)
+    if chosen is not None:
+        built.resume(*chosen)
+    return built
+
+
+def _facts(path: Path) -> tuple[int, Of, tuple[float, int, str] | None]:
+    """The format of a file, what it is of, and what was chosen. ValueError where they are none."""
+    try:
+        known, of, chosen = json.loads(str(npz.read(path, ["facts"])["facts"]))
+        backend, file, code_length, rows, crc = of
+        facts = Of(str(backend), str(file), int(code_length), int(rows), int(crc))
+        if chosen is not None:
+            recall, effort, told = chosen
+            chosen = float(recall), int(effort), str(told)
+    except (TypeError, OverflowError, RecursionError):
+        raise ValueError("its facts are none") from None
+    return known, facts, chosen
 
 
 def _name_of(built: Approximate) -> str:
