@@ -51,7 +51,7 @@ class BackboneSettings(Configuration):
     fold_batch_norm: bool = setting(
         False,
         "batch normalisation of the backbone becomes part of its convolutions before anything is "
-        "learned: the same features in two thirds of the time on a CPU",
+        "learned: the same features in less time on a CPU",
         group="network",
     )
     cache_dir: str | None = setting(

