@@ -71,7 +71,7 @@ def test_deciding_leaves_out_what_cannot_change_a_result():
     [
         (Experiment(), {"data_dir", "name"}),
         (DeepSettings(), {"cache_dir"}),
-        (SSGAHConfig(), {"stage1_dir"}),
+        (SSGAHConfig(), {"stage0_dir", "stage1_dir"}),
     ],
 )
 def test_folders_and_labels_decide_nothing(config, left_out):

@@ -322,7 +322,11 @@ def test_contexts_stand_where_their_images_do(tiny_images):
     links = batches.sampler.walks.links.toarray() > 0
     of = np.concatenate([np.arange(6, 21), np.arange(24, 36)])
     originals = tiny_images[0].images[of]
-    still = dataclasses.replace(batches, augment=lambda images, rng: images[:, 0])
+
+    def first(images, rng):
+        return images[:, 0]
+
+    still = dataclasses.replace(batches, augment=first, unlabelled_augment=first)
     for step in range(5):
         batch = still(step)
         items = np.concatenate([batch["images"][0], batch["unlabelled"][0]])
