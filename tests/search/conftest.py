@@ -106,3 +106,13 @@ def search(command, encoders):
 def built(photos, search):
     search("build", "--index=i", "--images=photos/**", "--model=export")
     return photos
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL of the module's own; skipped where its packages are missing."""
+    from tests.search.postgres_server import Server  # skips, so not for tests without it
+
+    server = Server()
+    yield server
+    server.stop()

@@ -57,7 +57,7 @@ def test_codes_of_a_trained_hash_are_found(name, flipped):
     assert float(note.split("recall@10 ")[1].split(",")[0]) >= 0.99
 
 
-def test_over_images_hnsw_finds_half():
+def test_over_images_hnsw_misses_the_nearest_of_many_queries():
     """The trap that distinct codes are for: the same graph of faiss over one code an image."""
     faiss = approximate.faiss_module()
     codes, ids = made(20_000, flipped=0.01)

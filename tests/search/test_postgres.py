@@ -5,20 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.search.postgres_server import Server, alike
+from tests.search.postgres_server import alike
 from tfhash.errors import UserError
 from tfhash.search import build, databases
 from tfhash.search.index import Index
 from tfhash.search.postgres import PostgresIndex
 
 BITS = 20
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

@@ -7,18 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from tests.search.postgres_server import Server, made
+from tests.search.postgres_server import made
 from tfhash.errors import UserError
 from tfhash.search.postgres import PostgresIndex
 
 BITS = 24
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture

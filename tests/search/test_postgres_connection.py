@@ -16,13 +16,6 @@ from tfhash.search.postgres_connection import Connection
 BITS = 20
 
 
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.stop()
-
-
 @pytest.mark.parametrize(
     ("address", "place"),
     [

@@ -5,18 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.search.postgres_server import Server, alike, made
+from tests.search.postgres_server import alike, made
 from tfhash.errors import UserError
 from tfhash.search import postgres_lists
 from tfhash.search.index import Index
 from tfhash.search.postgres import PostgresIndex
-
-
-@pytest.fixture(scope="module")
-def server():
-    server = Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from tfhash.errors import UserError
 from tfhash.names import decoded
 from tfhash.search import approximate, copying, embedded, scan
 from tfhash.search.backends import Backend
+from tfhash.search.changing import Changing
 from tfhash.search.found import (
     Found,
     check_codes,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["Found", "Index", "check_codes", "check_search", "no_twice", "one_of_each", "some_of"]
 
 
-class Index(Items):
+class Index(Items, Changing):  # type: ignore[override]  # its code_length is read-only
     """Codes with ids, searched by Hamming distance.
 
         index = tfhash.Index(codes, ids=paths, code_length=48)
@@ -164,25 +165,6 @@ class Index(Items):
             rows, removed = now.state.rows, now.state.rows - now.state.count
         with self._lock:
             return self._store.compact() if 4 * removed > rows else 0
-
-    def add(
-        self,
-        codes: ArrayLike,
-        *,
-        ids: Sequence[str],
-        payload: Sequence[Any] | None = None,
-        replace: bool = False,
-    ) -> None:
-        """Adds items, all or none of them: arguments as of the class.
-
-        replace: an item of the same id goes; without it UserError, as for an id that comes twice.
-        """
-        self.change(codes, ids=ids, payload=payload, replace=replace)
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Removes items, all or none of them. UserError for an id that is not there."""
-        nothing = np.zeros((0, -(-self.code_length // 8)), np.uint8)
-        self.change(nothing, ids=(), remove=ids)
 
     def change(
         self,

@@ -17,6 +17,7 @@ import numpy as np
 from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search import storable
+from tfhash.search.changing import Changing
 from tfhash.search.found import (
     Found,
     check_codes,
@@ -35,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,60}")
 _KEY_BYTES = 3_072
 
 
-class MilvusIndex:
+class MilvusIndex(Changing):
     """Codes with ids in a collection; `add`, `remove` and `search` as of `tfhash.Index`.
 
     A collection has no transactions: what a call that fails had written stays, and the same call
@@ -173,22 +174,6 @@ class MilvusIndex:
     def _there(self, ids: Iterable[str]) -> list[str]:
         held = [key_of(name) for name in ids if not self._refuses(name)]
         return sorted(map(name_of, self._client.get(held, "id")))
-
-    def add(
-        self,
-        codes: ArrayLike,
-        *,
-        ids: Sequence[str],
-        payload: Sequence[Any] | None = None,
-        replace: bool = False,
-    ) -> None:
-        """Adds items, in parts of 10,000; see `tfhash.Index.add`."""
-        self.change(codes, ids=ids, payload=payload, replace=replace)
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Removes items. UserError for an id that is not there; then none is removed."""
-        nothing = np.zeros((0, -(-self.code_length // 8)), np.uint8)
-        self.change(nothing, ids=(), remove=ids)
 
     def change(
         self,

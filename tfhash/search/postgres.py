@@ -18,6 +18,7 @@ from tfhash import codes as code_arrays
 from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search import storable
+from tfhash.search.changing import Changing
 from tfhash.search.found import Found, check_codes, check_search, no_twice, one_of_each, some_of
 from tfhash.search.postgres_changes import Changes
 from tfhash.search.postgres_connection import Connection
@@ -33,7 +34,7 @@ _TABLES = ("codes", "images", "facts", "ivf", "new_ivf", "part0", "part1", "part
 _MOST = 1 << 40  # items, for what is above the numbers of PostgreSQL
 
 
-class PostgresIndex:
+class PostgresIndex(Changing):
     """Codes with ids in a database; `add`, `remove` and `search` as of `tfhash.Index`.
 
         index = tfhash.search.postgres.PostgresIndex("postgresql://…/db", code_length=48)
@@ -170,22 +171,6 @@ class PostgresIndex:
         if lacking := [name for name in ids if name not in found]:
             raise UserError(f"`ids`: {some_of(lacking)} not in the index")
         return [found[name] for name in ids]
-
-    def add(
-        self,
-        codes: ArrayLike,
-        *,
-        ids: Sequence[str],
-        payload: Sequence[Any] | None = None,
-        replace: bool = False,
-    ) -> None:
-        """Adds items, all or none of them; see `tfhash.Index.add`."""
-        self.change(codes, ids=ids, payload=payload, replace=replace)
-
-    def remove(self, ids: Sequence[str]) -> None:
-        """Removes items, all or none of them. UserError for an id that is not there."""
-        nothing = np.zeros((0, -(-self.code_length // 8)), np.uint8)
-        self.change(nothing, ids=(), remove=ids)
 
     def change(
         self,
