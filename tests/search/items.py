@@ -20,7 +20,13 @@ def made(count=COUNT, bits=BITS, seed=0, kinds=9):
 
 
 def labelled(count=COUNT):
-    return [None if n % 5 == 4 else {"label": "abc"[n % 3], "n": n} for n in range(count)]
+    """Of each a label, a number and lists of none to two; of every fifth nothing."""
+    payload = []
+    for n in range(count):
+        several = [*"abc"[: n % 3]]
+        own = {"label": "abc"[n % 3], "n": n, "labels": several, 'odd "name': [several, n % 4]}
+        payload.append(None if n % 5 == 4 else own)
+    return payload
 
 
 def brute_force(query, codes, ids, keep=lambda place: True):

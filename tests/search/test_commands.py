@@ -96,18 +96,30 @@ def run_folder(tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+def test_a_run_of_one_label_each(run_folder, search):
+    path = run_folder / "codes" / "database.npz"
+    arrays = npz.read(path, ["codes", "labels", "ids"])
+    npz.write(path, arrays | {"labels": np.array([[1, 0], [0, 1], [0, 1], [0, 0]], np.uint8)})
+    search("build", "--index=i", "--model_dir=run")
+    with Index.load("i") as index:
+        payload = index.payload(index.ids())
+    assert payload == [{"label": "cat"}, {"label": "dog"}, {"label": "dog"}, {}]
+    ended = search("query", "--index=i", "--ids=x/1", "--where=label=dog")
+    assert ended.output.splitlines()[1:] == ["     1  x/2", "    12  x/3"]
+
+
 def test_the_codes_of_a_run_with_its_labels(run_folder, search):
     ended = search("build", "--index=i", "--model_dir=run")
     assert "4 codes, 0 removed\n" in ended.output
     with Index.load("i") as index:
         assert index.payload(index.ids()) == [
-            {"label": "cat"}, {"label": "cat"}, {"label": "dog"}, {"labels": ["cat", "dog"]}
-        ]  # fmt: skip
+            {"labels": of_image} for of_image in (["cat"], ["cat"], ["dog"], ["cat", "dog"])
+        ]
         assert index.model == ""
-    ended = search("query", "--index=i", "--ids=x/3", "--where=label=cat")
-    assert ended.output.splitlines()[1:] == ["    11  x/2", "    12  x/1"]
-    both = search("query", "--index=i", "--ids=x/3", "--where=label=cat,label=dog").output
-    assert both.splitlines()[1:] == ["     0  x/3", "    11  x/2", "    12  x/1"]
+    ended = search("query", "--index=i", "--ids=x/3", "--where=labels=cat")
+    assert ended.output.splitlines()[1:] == ["     1  x/4", "    11  x/2", "    12  x/1"]
+    both = search("query", "--index=i", "--ids=x/1", "--where=labels=dog,labels=bird").output
+    assert both.splitlines()[1:] == ["    11  x/4", "    12  x/3"]
     ended = search("duplicates", "--index=i", "--output=d.csv")
     assert "radius:     0 bits, the same code; " in ended.output
     assert "2 labelled pairs within 1 bits are too few to say that more is safe" in ended.output

@@ -55,6 +55,11 @@ def test_all_within_a_radius(index, radius):
         ({"n": 7}, lambda payload: payload["n"] == 7),
         ({"label": "b", "n": [1, 4, 5]}, lambda payload: payload["n"] in (1,)),
         ({"label": "nobody"}, lambda payload: False),
+        ({"labels": "a"}, lambda payload: "a" in payload["labels"]),
+        ({"labels": ["b", "c"], "n": [5, 7]}, lambda payload: payload["n"] == 5),
+        ({"labels": '["a"]'}, lambda payload: False),  # text of JSON is no list
+        ({'odd "name': 2}, lambda payload: payload["n"] % 4 == 2),
+        ({'odd "name': "a"}, lambda payload: False),  # it is in a list of the list
         ({"other": 1}, lambda payload: False),
         ({"label": []}, lambda payload: False),
     ],

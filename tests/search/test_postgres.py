@@ -29,7 +29,9 @@ def made(count=60, seed=0, kinds=9):
 
 
 def labelled(count=60):
-    return [None if n % 5 == 4 else {"label": "abc"[n % 3], "n": n} for n in range(count)]
+    """Of each a label and a list of none to two; of every fifth nothing."""
+    each = ({"label": "abc"[n % 3], "n": n, "labels": [*"abc"[: n % 3]]} for n in range(count))
+    return [None if own["n"] % 5 == 4 else own for own in each]
 
 
 def test_it_answers_as_the_exact_index(index):
@@ -41,6 +43,7 @@ def test_it_answers_as_the_exact_index(index):
         {"k": 1}, {"k": 7}, {}, {"k": 99}, {"radius": 0}, {"radius": 9},
         {"k": 5, "where": {"label": "b"}}, {"k": 50, "where": {"label": ["a", "b"], "n": 7}},
         {"radius": 8, "where": {"label": ["a", "c"]}}, {"k": 5, "where": {"label": []}},
+        {"k": 50, "where": {"labels": "b"}}, {"k": 50, "where": {"labels": ["b", "a"], "n": 7}},
         {"k": 5, "where": {"nothing": 1}}, {"k": 5, "where": {"n": [1, 2, 3.0]}},
     ):  # fmt: skip
         alike(index, exact, queries, **arguments)

@@ -210,7 +210,8 @@ class Index(Items, Changing):  # type: ignore[override]  # its code_length is re
         """The k nearest items of each query, or all within a radius in bits, nearest first.
 
         codes: packed uint8 [q, w]. Exactly one of k and radius; k by default 10. where: only items
-        whose payload has these values, such as {"label": "cat"}; of a list, one of them.
+        whose payload has these values, such as {"label": "cat"}, or a list with them; of a list of
+        values, one of them.
         embeddings: float [q, code_length] in [0, 1], H(x) of the queries, as `hasher.embed` answers
         it: of the `candidates` nearest, or all within the radius, those come first whose bits it
         makes likeliest. Their score is the Hamming distance to be expected, were each bit of the

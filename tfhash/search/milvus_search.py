@@ -104,12 +104,16 @@ def _sorted(pairs: Iterable[tuple[int, str]]) -> Pairs:
 
 
 def _filter(where: Mapping[str, Any] | None) -> str:
-    """An expression of Milvus on the payload: of each name one of its values."""
+    """An expression of Milvus on the payload: of each name one of its values.
+
+    Of a list in a payload one element has to be one of them.
+    """
     parts = []
     for name, wanted in values.check_where(where).items():
         _check_text((name, *wanted))
         field = f'payload["value"][{_literal(name)}]'
-        parts.append("(" + " or ".join(f"{field} == {_literal(v)}" for v in wanted) + ")")
+        ways = [f"{field} == {v} or json_contains({field}, {v})" for v in map(_literal, wanted)]
+        parts.append("(" + " or ".join(ways) + ")")
     return " and ".join(part if part != "()" else 'id == ""' for part in parts)
 
 

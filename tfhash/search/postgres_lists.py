@@ -221,9 +221,13 @@ def _flipped(part: str, most: int) -> list[str]:
 
 
 def _condition(where: Mapping[str, Any] | None) -> tuple[str, list[Any]]:
-    """A condition on the payload, and its values: of each name one of its values."""
+    """A condition on the payload, and its values: of each name one of its values.
+
+    Of a list in a payload one element has to be one of them.
+    """
     parts, found = [], []
     for name, wanted in values.check_where(where).items():
-        parts.append("(" + (" OR ".join(["payload @> %s::jsonb"] * len(wanted)) or "false") + ")")
-        found += [values.as_json({name: value}) for value in wanted]
+        ways = [{name: way} for value in wanted for way in (value, [value])]
+        parts.append("(" + (" OR ".join(["payload @> %s::jsonb"] * len(ways)) or "false") + ")")
+        found += [values.as_json(way) for way in ways]
     return " AND ".join(parts) or "true", found

@@ -41,7 +41,7 @@ def of_encode(path: str | Path) -> Coded:
 def of_run(directory: str | Path) -> Coded:
     """The database of a run folder; the labels of an image are its payload.
 
-    {"label": name} of one, {"labels": [names]} of several or none.
+    {"label": name} where no image has several, else {"labels": [names]}; {} of none.
     """
     directory = Path(directory)
     path = directory / "codes" / "database.npz"
@@ -57,13 +57,15 @@ def of_run(directory: str | Path) -> Coded:
     except ValueError as error:
         raise UserError(f"`model_dir`: {shown(path)}: {error}") from None
     names = metrics.get("class_names") or [str(c) for c in range(found["labels"].shape[1])]
-    payload = [_labels(row, names) for row in found["labels"]]
+    payload = _labels(found["labels"], names)
     return Coded(codes, [*map(str, found["ids"])], payload, code_length, _fingerprint(directory))
 
 
-def _labels(row: np.ndarray, names: list[str]) -> dict[str, Any]:
-    own = [names[place] for place in np.flatnonzero(row)]
-    return {"label": own[0]} if len(own) == 1 else {"labels": own}
+def _labels(rows: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+    own = [[names[place] for place in np.flatnonzero(row)] for row in rows]
+    if any(len(some) > 1 for some in own):
+        return [{"labels": some} for some in own]
+    return [{"label": some[0]} if some else {} for some in own]
 
 
 def _fingerprint(directory: Path) -> str:

@@ -88,21 +88,30 @@ def mend(directory: Path | str) -> str:
 
 
 def condition(conditions: Mapping[str, Sequence[Any]]) -> tuple[str, list[Any]]:
-    """A condition on the payload of items, and its values: of each name one of its values."""
+    """A condition on the payload of items, and its values: of each name one of its values.
+
+    Of a list in a payload one element has to be one of them.
+    """
     clauses: list[str] = []
     values: list[Any] = []
     for name, wanted in conditions.items():
-        marks = ",".join("?" * len(wanted)) or "NULL"
+        one = f"IN ({','.join('?' * len(wanted)) or 'NULL'})"
         if '"' in name or "\\" in name:  # which a path of SQLite cannot name
             clauses.append(
                 "EXISTS (SELECT 1 FROM json_each(items.payload) AS e WHERE "
-                f"json_type(items.payload) = 'object' AND e.key = ? AND e.value IN ({marks}))"
+                "json_type(items.payload) = 'object' AND e.key = ? AND CASE e.type WHEN 'array' "
+                f"THEN EXISTS (SELECT 1 FROM json_each(e.value) WHERE atom {one}) "
+                f"ELSE e.atom {one} END)"
             )
-            values.append(name)
+            values += [name, *wanted, *wanted]
         else:
-            clauses.append(f"json_extract(payload, ?) IN ({marks})")
-            values.append("$." + json.dumps(name))  # as the payload is written, in ASCII
-        values += wanted
+            clauses.append(
+                "CASE json_type(payload, ?) WHEN 'array' "
+                f"THEN EXISTS (SELECT 1 FROM json_each(items.payload, ?) WHERE atom {one}) "
+                f"WHEN 'object' THEN 0 ELSE json_extract(payload, ?) {one} END"
+            )
+            path = "$." + json.dumps(name)  # as the payload is written, in ASCII
+            values += [path, path, *wanted, path, *wanted]
     return " AND ".join(clauses) or "1", values
 
 
