@@ -133,16 +133,19 @@ def export_file(
     see `export_run`.
     """
     encoder, arguments = _read(model_dir, export_dir, own)
-    images = _images(model_dir, own) if verified else None
-    encoder = folded(encoder, images) if fold else encoder
+    calibrated = kind == "tflite" and precision == "int8"
+    images = _images(model_dir, own) if verified or calibrated else None
+    encoder = folded(encoder, images if verified else None) if fold else encoder
     if kind == "tflite":
         path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
-        tflite.save(encoder, **arguments, precision=precision, path=path)
+        # What int8 is compared on is not what it was calibrated on.
+        calibration, images = (images[::2], images[1::2]) if calibrated else (None, images)
+        tflite.save(encoder, **arguments, precision=precision, path=path, calibration=calibration)
     else:
         path, codes = export_dir / "encoder.onnx", onnx.codes
         onnx.save(encoder, **arguments, path=path)
     print(f"wrote {path}")
-    if images is None:
+    if images is None or not verified:
         print("nothing was compared (--noverify)")
         return path
     with tempfile.TemporaryDirectory() as folder:

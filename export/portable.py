@@ -4,7 +4,9 @@ and how far its codes are from those of the SavedModel."""
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import operator
 import os
 import sys
 import warnings
@@ -67,7 +69,6 @@ def trace(
     since the other runtimes have no bfloat16; codes of a mixed_bfloat16 encoder change by that.
     Raises ValueError for a wrong code_length.
     """
-    places = _places(code_length)
 
     def encode_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         embedding = encoder(tf.cast(images, tf.float32), training=False)
@@ -76,9 +77,12 @@ def trace(
                 f"code_length: received {code_length}, but the encoder answers "
                 f"{embedding.shape.as_list()}"
             )
-        bits = tf.cast(embedding > signatures.THRESHOLD, tf.float32)
-        code = tf.cast(tf.matmul(bits, places), tf.uint8)
-        return {"code": code, "bits": tf.cast(bits, tf.uint8), "embedding": embedding}
+        bits = tf.cast(embedding > signatures.THRESHOLD, tf.int32)
+        return {
+            "code": tf.cast(_packed(bits), tf.uint8),
+            "bits": tf.cast(bits, tf.uint8),
+            "embedding": embedding,
+        }
 
     images = tf.TensorSpec([None, image_size, image_size, 3], tf.uint8, name="images")
     function = tf.function(encode_images, input_signature=[images], autograph=False)
@@ -148,13 +152,16 @@ def quiet() -> Iterator[None]:
         os.close(stderr)
 
 
-def _places(code_length: int) -> np.ndarray:
-    """What each bit adds to each byte of the packed code: float32 [k, ceil(k / 8)].
+def _packed(bits: tf.Tensor) -> tf.Tensor:
+    """numpy.packbits(bits, axis=-1) of int32 [n, k], as int32 [n, ceil(k / 8)].
 
-    bits @ places is numpy.packbits(bits, axis=-1), exact in any precision that holds 255, and one
-    operation that every runtime has. (Over an empty batch ONNX Runtime sums to a wrong shape.)
+    Of whole numbers, since what is float becomes 8-bit numbers of TensorFlow Lite, and is rounded;
+    and of operations that every runtime has. (Over an empty batch ONNX Runtime sums to a wrong
+    shape.)
     """
-    return np.packbits(np.eye(code_length, dtype=np.uint8), axis=-1).astype(np.float32)
+    padded = tf.pad(bits, [[0, 0], [0, -bits.shape[1] % 8]])
+    parts = [padded[:, place::8] * (128 >> place) for place in range(8)]
+    return functools.reduce(operator.add, parts)
 
 
 @contextlib.contextmanager

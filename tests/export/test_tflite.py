@@ -28,11 +28,17 @@ def arguments(tiny):
 
 
 @pytest.fixture(scope="module")
-def files(encoder, arguments, tmp_path_factory):
+def files(encoder, arguments, images, tmp_path_factory):
     """The path by precision."""
     folder = tmp_path_factory.mktemp("tflite")
     return {
-        precision: tflite.save(encoder, **arguments, precision=precision, path=folder / precision)
+        precision: tflite.save(
+            encoder,
+            **arguments,
+            precision=precision,
+            path=folder / precision,
+            calibration=images[1::8] if precision == "int8" else None,
+        )
         for precision in tflite.PRECISIONS
     }
 
@@ -48,6 +54,24 @@ def test_float16_is_half_as_large_and_gives_almost_the_same_codes(files, images,
     codes = tflite.codes(files["float16"], images)
     # Rounding to 11 bits moves a logit of about 1 by about 1/1000, and so few past the threshold.
     assert portable.difference(codes, images, published).bits < 0.002 * 13_000
+
+
+def test_int8_computes_in_8_bit_numbers(files, images, published):
+    sizes = {precision: path.stat().st_size for precision, path in files.items()}
+    assert sizes["int8"] < 0.6 * sizes["float16"]
+    codes = tflite.codes(files["int8"], images[::8])
+    # The scores of a network that has learned nothing are near 0, where rounding turns bits over.
+    assert 0 < portable.difference(codes, images[::8], published).bits < 0.1 * 13 * 125
+    interpreter = tf.lite.Interpreter(str(files["int8"]))
+    kernels = [t for t in interpreter.get_tensor_details() if len(t["shape"]) == 4]
+    eight = [t for t in kernels if t["dtype"] == np.int8]
+    assert len(eight) > len(kernels) / 2
+
+
+def test_int8_without_images_is_refused(encoder, arguments, tmp_path):
+    with pytest.raises(ValueError, match="calibration: int8 needs images"):
+        tflite.save(encoder, **arguments, precision="int8", path=tmp_path / "encoder")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("precision", tflite.PRECISIONS)
@@ -108,18 +132,18 @@ def test_an_operation_that_tensorflow_lite_lacks_is_named(tiny, arguments, tmp_p
 
 
 def test_other_precisions_are_refused(encoder, arguments, tmp_path):
-    with pytest.raises(UserError, match="--tflite_precision: 'int8' is not allowed; float32 or"):
-        tflite.save(encoder, **arguments, precision="int8", path=tmp_path / "encoder")
+    with pytest.raises(UserError, match="--tflite_precision: 'int4' is not allowed; float32 or"):
+        tflite.save(encoder, **arguments, precision="int4", path=tmp_path / "encoder")
 
 
 @pytest.mark.parametrize(
-    "images",
+    "others",
     [
         np.zeros([0, 16, 16, 3], np.uint8),
         np.zeros([1, 16, 20, 3], np.uint8),
         np.zeros([1, 16, 16, 3], np.float32),
     ],
 )
-def test_other_images_are_refused(files, images):
+def test_other_images_are_refused(files, others):
     with pytest.raises(ValueError, match=r"images: expected uint8 \[n >= 1, 16, 16, 3\]"):
-        tflite.codes(files["float32"], images)
+        tflite.codes(files["float32"], others)

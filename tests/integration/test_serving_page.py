@@ -36,7 +36,7 @@ EXPECTED = [
     ("python", ["24"]),
     ("sh", ['{"predictions": [{"bits": [']),
     ("textproto", []),
-    ("sh", ["encoder_float32.tflite", "encoder_float16.tflite", "encoder.onnx", "bits differ"]),
+    ("sh", ["float32.tflite", "float16.tflite", "int8.tflite", "encoder.onnx", "bits differ"]),
     ("python", ["[["]),
     ("python", ["[["]),
 ]
