@@ -42,6 +42,9 @@ def define_flags() -> None:
     flags.DEFINE_integer("radius", None, "Hamming radius; by default the run's")
     flags.DEFINE_list("map_at", None, "depths R of mAP@R; by default the run's")
     flags.DEFINE_list("precision_at", None, "depths N of precision@N; by default the run's")
+    flags.DEFINE_list("ndcg_at", None, "depths R of NDCG@R; by default the run's")
+    flags.DEFINE_list("acg_at", None, "depths R of ACG@R; by default the run's")
+    flags.DEFINE_list("weighted_map_at", None, "depths R of weighted mAP@R; by default the run's")
     flags.DEFINE_bool("encode", False, "encode the images again instead of reading codes/")
     config_flags.define_of_run(Experiment, OF_DATA)
     config_flags.define_of_run(ShallowSettings, OF_ENCODER)
@@ -101,7 +104,7 @@ def _overrides() -> dict:
         for name in ("ties", "convention", "radius")
         if given[name].value is not None
     }
-    for name in ("map_at", "precision_at"):
+    for name in ("map_at", "precision_at", "ndcg_at", "acg_at", "weighted_map_at"):
         depths: Any = given[name].value
         if depths is not None:
             overrides[name] = config_flags.items(name, depths, int)

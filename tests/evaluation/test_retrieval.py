@@ -16,7 +16,7 @@ import pytest
 import scipy.stats
 
 from tfhash import codes
-from tfhash.evaluation import retrieval
+from tfhash.evaluation import histograms, retrieval
 
 DEPTHS = (None, 1, 2, 5, 11, 12, 40)
 CUTS = (1, 3, 7, 12, 40)
@@ -108,7 +108,7 @@ def evaluate_ranks(distance: list[int], relevant: list[int], **options):
 def test_agrees_with_brute_force(code_length, classes, multi_label, ties, tile, monkeypatch):
     if tile:
         # 5 cuts the database, 30 takes two queries at a time; neither divides evenly.
-        monkeypatch.setattr(retrieval, "_TILE_ITEMS", tile)
+        monkeypatch.setattr(histograms, "TILE_ITEMS", tile)
         monkeypatch.setattr(retrieval, "_QUERY_BLOCK", 4)
     data = sample(code_length, classes, multi_label, seed=code_length)
     metrics = evaluate_bits(*data, map_at=DEPTHS, precision_at=CUTS, ties=ties)
@@ -127,7 +127,7 @@ def test_agrees_with_brute_force(code_length, classes, multi_label, ties, tile, 
 
 @pytest.mark.parametrize(("code_length", "multi_label"), [(5, False), (12, True), (70, False)])
 def test_balls_agree_with_brute_force(code_length, multi_label, monkeypatch):
-    monkeypatch.setattr(retrieval, "_TILE_ITEMS", 7)
+    monkeypatch.setattr(histograms, "TILE_ITEMS", 7)
     monkeypatch.setattr(retrieval, "_QUERY_BLOCK", 4)
     data = sample(code_length, 3, multi_label, seed=3)
     metrics = evaluate_bits(*data, radius=1)
@@ -298,7 +298,7 @@ def test_conventions_agree_with_the_formulas_of_the_projects(
     project, code_length, multi_label, depth, monkeypatch
 ):
     """300 items at a few distances: more than a sort handles by insertion, which is stable."""
-    monkeypatch.setattr(retrieval, "_TILE_ITEMS", 1000)  # three queries at a time, then one
+    monkeypatch.setattr(histograms, "TILE_ITEMS", 1000)  # three queries at a time, then one
     rng = np.random.default_rng(code_length)
     query_bits, database_bits = rng.integers(0, 2, (2, 300, code_length), dtype=np.uint8)
     query_bits = query_bits[:7]
@@ -387,6 +387,9 @@ def test_json_has_the_keys_of_a_run_folder():
         ({"map_at": "10"}, "map_at must hold integers >= 1 or None, got '10'"),
         ({"map_at": True}, "map_at must hold .*, got True"),
         ({"precision_at": None}, "precision_at must hold integers >= 1, got None"),
+        ({"ndcg_at": 0}, "ndcg_at must hold integers >= 1 or None, got 0"),
+        ({"acg_at": None}, "acg_at must hold integers >= 1, got None"),
+        ({"weighted_map_at": "5"}, "weighted_map_at must hold integers >= 1 or None, got '5'"),
         ({"query_labels": [0, 1]}, r"query_labels must be .*np\.eye\(C"),
         ({"query_codes": np.zeros((2, 5), np.uint8)}, "codes.pack makes codes of bits"),
         ({"query_codes": np.zeros((2, 5))}, r"codes\.binarize\(x\)"),

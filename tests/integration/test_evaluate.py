@@ -87,14 +87,25 @@ def test_ties_bound_the_map(command, run, metrics):
 
 def test_what_is_asked_for_is_what_is_measured_and_printed(command, run, metrics):
     """Nothing of the run's own judgement stands beside what another depth or radius gives."""
-    arguments = ("--map_at=5", "--radius=0", "--precision_at=7", "--ties=best")
+    arguments = ("--map_at=5", "--radius=0", "--precision_at=7", "--ties=best", "--ndcg_at=6",
+                 "--acg_at=7,8", "--weighted_map_at=5")  # fmt: skip
     output = judged(command, run, *arguments)
     measured = {key for key in output if re.search(r"\d$", key)}
-    assert measured == {"map_at5", "precision_at7", "precision_at100", "precision_radius0"}
+    assert measured == {
+        *("map_at5", "precision_at7", "precision_at100", "precision_radius0"),
+        *("ndcg_at6", "acg_at7", "acg_at8", "weighted_map_at5"),
+    }
+    # One label an image: ACG is the precision, and weighted mAP is mAP.
+    assert output["acg_at7"] == pytest.approx(output["precision_at7"])
+    assert output["weighted_map_at5"] == pytest.approx(output["map_at5"])
+    assert output["weighted_map"] == pytest.approx(output["map"])
     printed = command(evaluate, f"--model_dir={run}", *arguments).output
     assert "mAP@5 " in printed and "mAP@50" not in printed
     assert "radius 0" in printed and "radius 2" not in printed
     assert "ties best" in printed
+    for name, key in (("weighted mAP", "weighted_map"), ("weighted mAP@5", "weighted_map_at5"),
+                      ("NDCG@6", "ndcg_at6"), ("ACG@8", "acg_at8")):  # fmt: skip
+        assert re.search(rf"^  {name} +{output[key]:.4f}$", printed, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("convention", ["deephash-pytorch", "hashnet", "thulab"])
@@ -123,6 +134,9 @@ def test_a_run_older_than_the_convention_is_read(command, run, metrics, tmp_path
         ("--ties=foo", "--ties: 'foo'; allowed: expected, stable, best, worst"),
         ("--radius=-1", "--radius: -1; allowed: at least 0"),
         ("--map_at=0", "--map_at: 0; allowed: at least 1"),
+        ("--ndcg_at=0", "--ndcg_at: 0; allowed: at least 1"),
+        ("--acg_at=5,x", "--acg_at: 5,x; allowed: ints"),
+        ("--weighted_map_at=0", "--weighted_map_at: 0; allowed: at least 1"),
         ("--precision_at=5,x", "--precision_at: 5,x; allowed: ints"),
         ("--output=/dev/null/metrics.json", "--output: cannot write /dev/null/metrics.json"),
     ],

@@ -95,6 +95,16 @@ Hardware: -.
 """
 
 
+def test_what_counts_shared_labels_has_columns_where_runs_have_it():
+    graded = {"weighted_map": 0.9, "ndcg_at100": 0.65, "acg_at100": 1.5}
+    runs = [run_of("sh", "gist", 12, 0, 0.12, **graded), run_of("agh", "gist", 12, 0, 0.11)]
+    text = results_page.render(results.sections(runs), "a command")
+    assert "| precision radius 2 | weighted mAP | NDCG@100 | ACG@100 | labels |" in text
+    assert "| 0.120 | 0.900 | 0.650 | 1.500 | 90 |" in text
+    assert "| 0.120 | - | - | - | 90 |" in text
+    assert "NDCG" not in results_page.render(results.sections(runs[1:]), "a command")
+
+
 def test_the_page():
     other = {"margin": 2.0, "betas": [2.0, 4.5], "kind": "x"}
     runs = [

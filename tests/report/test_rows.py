@@ -106,9 +106,10 @@ def test_runs_older_than_a_flag_were_judged_by_its_default():
         cifar10_run(seed=0, map=0.6),
         with_flags(seed=1, convention="tfhash") | {"map": 0.7},
         with_flags(seed=2, convention="hashnet") | {"map": 0.8},
+        with_flags(seed=3, ndcg_at=[], acg_at=[], weighted_map_at=[]) | {"map": 0.6},
     )
     titles = {row.title: row.first.values("seed") for row in section.rows}
-    assert titles == {"ssgah w_ar mAP of hashnet": [2], "ssgah w_ar": [0, 1]}
+    assert titles == {"ssgah w_ar mAP of hashnet": [2], "ssgah w_ar": [0, 1, 3]}
 
 
 def test_the_better_at_the_longest_code_comes_first():
@@ -205,6 +206,9 @@ def test_a_record_in_full():
         "map": pytest.approx(mean),
         "precision_at100": 0.8,
         "precision_radius2": 0.6,
+        "weighted_map": None,
+        "ndcg_at100": None,
+        "acg_at100": None,
         "train_seconds": 1500.0,
         "labels_used": [],
         "steps": [5000],

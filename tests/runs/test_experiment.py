@@ -11,6 +11,34 @@ from tfhash.runs import experiment
 from tfhash.runs.experiment_settings import Experiment
 
 
+def test_of_several_labels_their_number_is_judged_unasked():
+    """The query has a and b. Ranks: r = 1, then r = 2; so ACG is 1, then 3/2, at the hits."""
+    query = {"codes": np.uint8([[0]]), "labels": np.uint8([[1, 1]])}
+    database = {"codes": np.uint8([[0], [128]]), "labels": np.uint8([[1, 0], [1, 1]])}
+    found = experiment.judge(Experiment(code_length=8), query, database)
+    gain = (1 + 3 / np.log2(3)) / (3 + 1 / np.log2(3))
+    graded = {"weighted_map": 1.25, "ndcg_at100": gain, "acg_at100": 1.5}
+    assert {key: found[key] for key in graded} == pytest.approx(graded)
+    assert not any(key.startswith("weighted_map_at") for key in found)
+    asked = Experiment(code_length=8, ndcg_at=(1,), acg_at=(1,), weighted_map_at=(1,))
+    found = experiment.judge(asked, query, database)
+    graded |= {"ndcg_at1": 1 / 3, "acg_at1": 1.0, "weighted_map_at1": 1.0}
+    assert {key: found[key] for key in graded} == pytest.approx(graded)
+
+
+@pytest.mark.parametrize("of_database", [[[1, 0], [0, 1]], [[1, 0], [0, 0]]])
+def test_of_one_label_only_what_is_asked_for(of_database):
+    query = {"codes": np.uint8([[0]]), "labels": np.uint8([[1, 0]])}
+    database = {"codes": np.uint8([[128], [0]]), "labels": np.uint8(of_database)}
+    found = experiment.judge(Experiment(code_length=8), query, database)
+    assert not any(key.startswith(("weighted", "ndcg", "acg")) for key in found)
+    asked = Experiment(code_length=8, weighted_map_at=(1,))
+    found = experiment.judge(asked, query, database)
+    keys = [key for key in found if key.startswith(("weighted", "ndcg", "acg"))]
+    assert keys == ["weighted_map", "weighted_map_at1"]
+    assert (found["weighted_map"], found["weighted_map_at1"]) == (0.5, 0.0)
+
+
 def test_the_validation_map_is_that_of_validation_images_against_labelled_ones():
     """By loops over ranks; codes differ, and labels of all other images would change it."""
     rng = np.random.default_rng(0)

@@ -115,7 +115,7 @@ def require(name: str, extra: str, *packages: str) -> None:
 def print_table(metrics: Mapping[str, Any]) -> None:
     """Prints the figures of a metrics.json that a user looks for first, a line each."""
     rows = [("mAP", metrics["map"])] if metrics["map"] is not None else []
-    rows += [(f"mAP@{k[6:]}", v) for k, v in metrics.items() if k.startswith("map_at")]
+    rows += _at_depths(metrics, "map_at", "mAP@")
     names = {
         "precision_at100": "precision@100",
         "triplet_accuracy": "triplet accuracy, chance .5",
@@ -127,6 +127,9 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         for k, v in metrics.items()
         if k.startswith("precision_radius")
     ]
+    rows += [("weighted mAP", metrics["weighted_map"])] if "weighted_map" in metrics else []
+    rows += _at_depths(metrics, "weighted_map_at", "weighted mAP@")
+    rows += _at_depths(metrics, "ndcg_at", "NDCG@") + _at_depths(metrics, "acg_at", "ACG@")
     print(
         f"{metrics['method']}, {metrics['code_length']} bits, {shown(metrics['dataset'])} "
         f"{metrics['protocol']}, split {metrics['split_fingerprint']}: {metrics['query_count']:,} "
@@ -134,6 +137,10 @@ def print_table(metrics: Mapping[str, Any]) -> None:
     )
     for name, value in rows:
         print(f"  {name:<28}{value:.4f}")
+
+
+def _at_depths(metrics: Mapping[str, Any], key: str, name: str) -> list[tuple[str, float]]:
+    return [(name + k[len(key) :], v) for k, v in metrics.items() if k.startswith(key)]
 
 
 def print_error(name: str, message: object) -> None:

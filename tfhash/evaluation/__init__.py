@@ -26,8 +26,8 @@ def evaluate(
 
     query_codes, database_codes: packed uint8 [q, w] and [n, w]. query_labels, database_labels:
     integers [q] and [n], -1 where there is none, or multi-hot [q, C] and [n, C]; relevant is what
-    shares a label. options: map_at, precision_at, radius, ties, convention, as
-    `retrieval.evaluate` has them. Raises ValueError for anything else.
+    shares a label. options: map_at, precision_at, ndcg_at, acg_at, weighted_map_at, radius, ties,
+    convention, as `retrieval.evaluate` has them. Raises ValueError for anything else.
     """
     of_query = given.array(query_labels, "query_labels")
     of_database = given.array(database_labels, "database_labels")

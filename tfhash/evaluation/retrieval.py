@@ -1,20 +1,23 @@
 """Retrieval metrics of binary codes: mAP, precision@N, precision within a radius, PR curve.
 
-Everything follows from two histograms a query, of all items and of relevant items over Hamming
-distance; nothing is sorted, but for `ties="stable"` and for the mAP of another project's
-`convention`, and no query x database matrix is ever held.
+And of several labels, by how many are shared: NDCG@R, ACG@R, weighted mAP.
+
+Everything follows from a histogram a query, of items over Hamming distance and grade (relevant or
+not, or the number of shared labels); nothing is sorted, but for `ties="stable"` and for the mAP of
+another project's `convention`, and no query x database matrix is ever held.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfhash.codes import is_whole, pack, to_words, validate_bits, validate_codes, word_distance
-from tfhash.evaluation import conventions
+from tfhash.codes import is_whole, pack, to_words, validate_bits, validate_codes
+from tfhash.evaluation import conventions, histograms, rankings
+from tfhash.evaluation.histograms import Items, compare, slices
 from tfhash.evaluation.rankings import Ranking
 
 if TYPE_CHECKING:
@@ -23,24 +26,29 @@ if TYPE_CHECKING:
 TIES = ("expected", "stable", "best", "worst")
 CONVENTIONS = ("tfhash", *conventions.PEERS)
 
-# Query-item pairs compared at a time: the tile's temporaries (about 30 bytes a pair) stay in cache.
-_TILE_ITEMS = 1 << 16
-# Queries whose histograms are held, and scored, at a time.
+# Queries whose histograms are held, and scored, at a time; fewer where these have more cells.
 _QUERY_BLOCK = 256
+_CELLS = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class RetrievalMetrics:
-    """What `evaluate` measured; every number is a mean over all queries, in [0, 1].
+    """What `evaluate` measured; every number is a mean over all queries.
+
+    In [0, 1], but acg_at and weighted_map in [0, C], C being the number of labels.
 
     map: R -> mAP@R, None for the whole ranking.
     precision_at: N -> precision@N.
+    ndcg: R -> NDCG@R, None for the whole ranking. acg_at: R -> ACG@R. weighted_map: as map.
     precision_radius: precision within Hamming distance `radius`.
     recall, precision: float64 [k + 1], within Hamming distance 0..k.
     """
 
     map: dict[int | None, float]
     precision_at: dict[int, float]
+    ndcg: dict[int | None, float]
+    acg_at: dict[int, float]
+    weighted_map: dict[int | None, float]
     precision_radius: float
     recall: np.ndarray
     precision: np.ndarray
@@ -57,11 +65,18 @@ class RetrievalMetrics:
             "database_size": self.database_size,
             "ties": self.ties,
             "convention": self.convention,
-            **{"map" if r is None else f"map_at{r}": value for r, value in self.map.items()},
-            **{f"precision_at{n}": value for n, value in self.precision_at.items()},
+            **_keyed("map", self.map),
+            **_keyed("precision", self.precision_at),
+            **_keyed("ndcg", self.ndcg),
+            **_keyed("acg", self.acg_at),
+            **_keyed("weighted_map", self.weighted_map),
             f"precision_radius{self.radius}": self.precision_radius,
             "pr_curve": {"recall": self.recall.tolist(), "precision": self.precision.tolist()},
         }
+
+
+def _keyed(name: str, values: dict[Any, float]) -> dict[str, float]:
+    return {name if r is None else f"{name}_at{r}": value for r, value in values.items()}
 
 
 def evaluate(
@@ -73,6 +88,9 @@ def evaluate(
     code_length: int,
     map_at: int | None | Iterable[int | None] = (None,),
     precision_at: int | Iterable[int] = (),
+    ndcg_at: int | None | Iterable[int | None] = (),
+    acg_at: int | Iterable[int] = (),
+    weighted_map_at: int | None | Iterable[int | None] = (),
     radius: int = 2,
     ties: str = "expected",
     convention: str = "tfhash",
@@ -85,18 +103,27 @@ def evaluate(
     code_length: k, in bits.
     map_at: the R of mAP@R, one or several; None takes the whole ranking.
     precision_at: the N of precision@N, one or several.
+    ndcg_at, acg_at, weighted_map_at: the R of NDCG@R, ACG@R and weighted mAP@R, one or several;
+        None takes the whole ranking, but not of ACG.
     radius: Hamming distance, in bits.
     ties: the order of items at the same distance. "expected" gives the expectation over all
-        orders, "stable" keeps the order of the database, "best" and "worst" put the relevant items
-        first and last.
+        orders, "stable" keeps the order of the database, "best" and "worst" put the items first
+        and last that are relevant, and of these those that share more labels.
     convention: whose mAP. "tfhash" is the one below. "deephash-pytorch", "hashnet" and "thulab"
         give what the functions of those projects give for codes of -1 and 1 (`conventions`): mAP
-        alone, in an order of ties of their own, while `ties` still decides precision@N.
+        alone, in an order of ties of their own, while `ties` still decides all else.
 
     AP@R is the sum of the precision at each relevant item of the top R over the number of those
     items; "expected" is its expectation, also where R cuts a block of ties. A query with no
     relevant item in its top R counts 0. A ranking ends at the database's n items: an R or N beyond
     it means n, since a search that returned everything has nothing else to be judged by.
+
+    With r_i, the number of labels that a query shares with the item at rank i (Zhao et al., CVPR
+    2015): ACG@R is the mean of r_i over the top R. NDCG@R is the sum of (2^r_i - 1) / log2(1 + i)
+    over the top R, divided by that of the database in the order of r. Weighted AP@R is the mean of
+    ACG@i over the ranks i of the top R with r_i > 0. A query that shares no label with an item, or
+    in its top R, counts 0, as in mAP. Of one label an item ACG is the precision, and weighted mAP
+    is mAP.
 
     A ball with no item in it has precision 0, and a query with no relevant item in the whole
     database has recall 0, in the means as in the precision-recall curve.
@@ -108,41 +135,57 @@ def evaluate(
     query_labels = validate_bits(query_labels, "query_labels")
     database_labels = validate_bits(database_labels, "database_labels")
     _validate_pairing(query_codes, database_codes, query_labels, database_labels)
-    map_at = _depths(map_at, "map_at", or_none=True)
-    precision_at = _depths(precision_at, "precision_at")
+    depths = {
+        "map": _depths(map_at, "map_at", or_none=True),
+        "precision": _depths(precision_at, "precision_at"),
+        "ndcg": _depths(ndcg_at, "ndcg_at", or_none=True),
+        "acg": _depths(acg_at, "acg_at"),
+        "weighted_map": _depths(weighted_map_at, "weighted_map_at", or_none=True),
+    }
     _validate_options(radius, ties, convention)
 
-    query_count, size = len(query_codes), len(database_codes)
-    queries = _Items(to_words(query_codes), to_words(pack(query_labels)))
-    database = _Items(to_words(database_codes), to_words(pack(database_labels)))
-    # Differences of these cancel: at 59,000 items an AP is exact to 1e-10, not to the last digit.
-    harmonic = np.concatenate([[0.0], np.cumsum(1.0 / np.arange(1, size + 1))])
-    mean_average_precision = dict.fromkeys(map_at if convention == "tfhash" else (), 0.0)
-    mean_precision = dict.fromkeys(precision_at, 0.0)
-    recall_curve, precision_curve = np.zeros(code_length + 1), np.zeros(code_length + 1)
-    block = max(1, _TILE_ITEMS // size) if ties == "stable" else _QUERY_BLOCK
-    for rows in _slices(query_count, block):
+    query_count, size, distances = len(query_codes), len(database_codes), code_length + 1
+    queries = Items(to_words(query_codes), to_words(pack(query_labels)))
+    database = Items(to_words(database_codes), to_words(pack(database_labels)))
+    graded = any(depths[name] for name in ("ndcg", "acg", "weighted_map"))
+    grades = max(2, 1 + _most_shared(query_labels, database_labels)) if graded else 2
+    measures = _measures(size)
+    means = {name: dict.fromkeys(depths[name], 0.0) for name in measures}
+    if convention != "tfhash":
+        means["map"] = {}
+    recall_curve, precision_curve = np.zeros(distances), np.zeros(distances)
+    of_pairs = max(1, histograms.TILE_ITEMS // size)
+    of_cells = max(1, min(_QUERY_BLOCK, _CELLS // (distances * grades)))
+    for rows in slices(query_count, of_pairs if ties == "stable" else of_cells):
         part = queries.part(rows)
-        counts = _histograms(part, database, code_length + 1)
-        ranking = _item_blocks(part, database) if ties == "stable" else _tie_blocks(counts, ties)
-        for depth in mean_average_precision:
-            ap = ranking.average_precision(depth or size, harmonic)
-            mean_average_precision[depth] += ap.sum() / query_count
-        for depth in mean_precision:
-            top = min(depth, size)
-            mean_precision[depth] += (ranking.relevant_in_top(top) / top).sum() / query_count
+        counts = histograms.histograms(part, database, distances, grades)
+        if ties == "stable":
+            ranking = _item_blocks(part, database, graded)
+        else:
+            ranking = rankings.of_ties(counts, ties)
+        ideal = rankings.ideal(counts)
+        for name, measure in measures.items():
+            for depth in means[name]:
+                of_query = measure(ranking, ideal, min(depth or size, size))
+                means[name][depth] += of_query.sum() / query_count
         recall, precision = _balls(counts)
         recall_curve += recall.sum(axis=0) / query_count
         precision_curve += precision.sum(axis=0) / query_count
     if convention != "tfhash":
-        block = max(1, _TILE_ITEMS // size)
-        compared = (_compare(queries.part(r), database) for r in _slices(query_count, block))
-        mean_average_precision = conventions.mean_average_precision(
-            convention, compared, code_length, map_at
+        compared = (compare(queries.part(r), database) for r in slices(query_count, of_pairs))
+        means["map"] = conventions.mean_average_precision(
+            convention, compared, code_length, depths["map"]
         )
+    found = {
+        name: {depth: float(value) for depth, value in of_depth.items()}
+        for name, of_depth in means.items()
+    }
     return RetrievalMetrics(
-        map={depth: float(value) for depth, value in mean_average_precision.items()},
-        precision_at={depth: float(value) for depth, value in mean_precision.items()},
+        map=found["map"],
+        precision_at=found["precision"],
+        ndcg=found["ndcg"],
+        acg_at=found["acg"],
+        weighted_map=found["weighted_map"],
         precision_radius=float(precision_curve[min(radius, code_length)]),
         recall=recall_curve,
         precision=precision_curve,
@@ -154,74 +197,42 @@ def evaluate(
     )
 
 
-class _Items(NamedTuple):
-    """Codes and multi-hot labels as the words of `to_words`, uint64 [words, n]."""
-
-    codes: np.ndarray
-    labels: np.ndarray
-
-    def part(self, rows: slice) -> _Items:
-        return _Items(self.codes[:, rows], self.labels[:, rows])
-
-
-def _tie_blocks(counts: np.ndarray, ties: str) -> Ranking:
-    """The ranking that histograms [q, distances, 2] (irrelevant, relevant) stand for.
-
-    Under "best" and "worst" each distance is two blocks, in which all items are alike.
-    """
-    if ties == "expected":
-        return Ranking(counts.sum(axis=2), counts[:, :, 1])
-    hits = counts * np.array([0, 1])
-    if ties == "best":
-        counts, hits = counts[:, :, ::-1], hits[:, :, ::-1]
-    return Ranking(counts.reshape(len(counts), -1), hits.reshape(len(hits), -1))
+def _measures(size: int) -> dict[str, Callable[[Ranking, Ranking, int], np.ndarray]]:
+    """What is measured of rankings of `size` items, their ideal and a depth: float64 [q]."""
+    ranks = np.arange(1, size + 1)
+    # Differences of these cancel: at 59,000 items an AP is exact to 1e-10, not to the last digit.
+    harmonic = rankings.cumulated(1.0 / ranks)
+    discounts = rankings.cumulated(1.0 / np.log2(1.0 + ranks))
+    return {
+        "map": lambda ranking, _, top: ranking.average_precision(top, harmonic),
+        "precision": lambda ranking, _, top: ranking.relevant_in_top(top) / top,
+        "ndcg": lambda ranking, ideal, top: rankings.share(
+            ranking.discounted_gain(top, discounts), ideal.discounted_gain(top, discounts)
+        ),
+        "acg": lambda ranking, _, top: ranking.shared_in_top(top) / top,
+        "weighted_map": lambda ranking, _, top: ranking.weighted_average_precision(top, harmonic),
+    }
 
 
-def _item_blocks(queries: _Items, database: _Items) -> Ranking:
+def _item_blocks(queries: Items, database: Items, graded: bool) -> Ranking:
     """The ranking that keeps ties in the order of the database: each item is its own block."""
-    distance, relevant = _compare(queries, database)
+    distance, grade = compare(queries, database, graded)
     # A stable sort of 16-bit integers is a radix sort.
     order = np.argsort(distance, axis=1, kind="stable")
-    hits = np.take_along_axis(relevant, order, axis=1).astype(np.int64)
-    return Ranking(np.ones_like(hits), hits)
+    return rankings.of_items(np.take_along_axis(grade, order, axis=1))
 
 
 def _balls(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision within each distance, both float64 [q, distances]."""
     items = np.cumsum(counts.sum(axis=2), axis=1)
-    hits = np.cumsum(counts[:, :, 1], axis=1)
+    hits = np.cumsum(counts[:, :, 1:].sum(axis=2), axis=1)
     return hits / np.maximum(hits[:, -1:], 1), hits / np.maximum(items, 1)
 
 
-def _histograms(queries: _Items, database: _Items, distances: int) -> np.ndarray:
-    """Irrelevant and relevant items at each distance, int64 [q, distances, 2]."""
-    query_count, size = queries.codes.shape[1], database.codes.shape[1]
-    counts = np.zeros((query_count, distances, 2), np.int64)
-    for columns in _slices(size, _TILE_ITEMS):
-        items = database.part(columns)
-        for rows in _slices(query_count, max(1, _TILE_ITEMS // size)):
-            distance, relevant = _compare(queries.part(rows), items)
-            # 2 * distance + relevant, in place while entries are narrow.
-            distance <<= 1
-            distance |= relevant
-            tile = counts[rows]
-            first_bin = np.arange(0, tile.size, 2 * distances)
-            bins = distance + first_bin[:, None]
-            tile += np.bincount(bins.ravel(), minlength=tile.size).reshape(tile.shape)
-    return counts
-
-
-def _compare(queries: _Items, database: _Items) -> tuple[np.ndarray, np.ndarray]:
-    """Hamming distance, uint16 [q, n], and whether a label is shared, bool [q, n]."""
-    distance = word_distance(queries.codes, database.codes)
-    relevant = np.zeros(distance.shape, bool)
-    for query_word, database_word in zip(queries.labels, database.labels, strict=True):
-        relevant |= (query_word[:, None] & database_word) != 0
-    return distance, relevant
-
-
-def _slices(count: int, step: int) -> Iterator[slice]:
-    return (slice(start, start + step) for start in range(0, count, step))
+def _most_shared(query_labels: np.ndarray, database_labels: np.ndarray) -> int:
+    """A number of labels that no query and item share more than."""
+    counts = (labels.sum(axis=1, dtype=int).max() for labels in (query_labels, database_labels))
+    return int(min(counts))
 
 
 def _validate_pairing(

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfhash.report import markdown, paired, published
 from tfhash.report.records import record
-from tfhash.report.rows import Result, Row, Section
+from tfhash.report.rows import GRADED, Result, Row, Section
 
 _NOT_AS_PUBLISHED = "not as in the method's paper"
 _LEFT_ALIGNED = {"method", "variant", "bits", "seeds", "paper", _NOT_AS_PUBLISHED}
@@ -124,14 +124,15 @@ def _judged(one: Mapping[str, Any]) -> str:
 def _measurements(section: Section) -> str:
     columns: dict[str, Callable[[Result], str]] = {
         "seeds": lambda result: ", ".join(map(str, result.values("seed"))),
-        "precision@100": lambda result: _number(result.mean("precision_at100"), ".3f"),
-        "precision radius 2": lambda result: _number(result.mean("precision_radius2"), ".3f"),
+        "precision@100": _mean_of("precision_at100"),
+        "precision radius 2": _mean_of("precision_radius2"),
+        **{name: _mean_of(key) for key, name in GRADED.items() if section.has(key)},
         "labels": lambda result: ", ".join(map(str, result.distinct("labels_used"))),
         "train s": lambda result: _number(result.mean("train_seconds"), ",.0f"),
         "steps": lambda result: ", ".join(map(str, result.distinct("steps"))),
     }
     if section.measure != "map":
-        columns = {"mAP": lambda result: _number(result.mean("map"), ".3f")} | columns
+        columns = {"mAP": _mean_of("map")} | columns
     header = ["#", "method", "variant", "bits", *columns]
     rows = [
         [str(row.number), *_title(row), " / ".join(map(str, row.results))]
@@ -139,6 +140,10 @@ def _measurements(section: Section) -> str:
         for row in section.rows
     ]
     return markdown.table(header, rows, _LEFT_ALIGNED)
+
+
+def _mean_of(key: str) -> Callable[[Result], str]:
+    return lambda result: _number(result.mean(key), ".3f")
 
 
 def _by_length(row: Row, cell: Callable[[Result], str]) -> str:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tfhash.report.rows import Result, Row, Section
+from tfhash.report.rows import GRADED, Result, Row, Section
 
 
 def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
         "fingerprints": result.values("split_fingerprint"),
         **{
             key: result.mean(key)
-            for key in ("map", "precision_at100", "precision_radius2", "train_seconds")
+            for key in ("map", "precision_at100", "precision_radius2", *GRADED, "train_seconds")
         },
         "labels_used": result.distinct("labels_used"),
         "steps": result.distinct("steps"),

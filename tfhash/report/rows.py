@@ -23,8 +23,10 @@ _NOT_DECISIVE = {
 }
 
 # What runs whose metrics.json is older than a flag were judged by.
-_FORMER_FLAGS = {"convention": "tfhash"}
+_FORMER_FLAGS = {"convention": "tfhash", "ndcg_at": [], "acg_at": [], "weighted_map_at": []}
 
+# What counts the labels that are shared, where runs have it.
+GRADED = {"weighted_map": "weighted mAP", "ndcg_at100": "NDCG@100", "acg_at100": "ACG@100"}
 _REQUIRED = {"dataset": str, "protocol": str, "method": str, "code_length": int}
 _JUDGED = ("map", "triplet_accuracy")  # a run has one of them
 _OPTIONAL = {
@@ -38,6 +40,7 @@ _OPTIONAL = {
     "labels_used": int,
     "precision_at100": float,
     "precision_radius2": float,
+    **dict.fromkeys(GRADED, float),
     "pr_curve": dict,
     "train_seconds": float,
     "steps": int,
@@ -126,11 +129,15 @@ class Section:
     def results(self) -> list[Result]:
         return [result for row in self.rows for result in row.results.values()]
 
+    def has(self, key: str) -> bool:
+        """Whether a run has something under a key of metrics.json."""
+        return any(result.values(key) for result in self.results)
+
     @functools.cached_property
     def measure(self) -> str:
         """The key that the papers print for this protocol; where no run has it, what one has."""
         keys = (published.measure(self.dataset, self.protocol), *_JUDGED)
-        return next(key for key in keys if any(result.values(key) for result in self.results))
+        return next(key for key in keys if self.has(key))
 
     @property
     def measure_name(self) -> str:

@@ -171,7 +171,9 @@ def judge(
 
     query, database: `codes` packed uint8 [n, ceil(k/8)] and `labels` multi-hot uint8 [n, C].
     triplets: `codes` packed uint8 [T, 3, ceil(k/8)] of held-out triplets; with them they alone
-    are judged, and mAP is None, since nobody said what is relevant.
+    are judged, and mAP is None, since nobody said what is relevant. Where an item has several
+    labels, NDCG@100, ACG@100 and weighted mAP are there without being asked for: of one label, the
+    latter two would repeat precision and mAP.
     """
     if triplets is not None:
         return {
@@ -182,14 +184,20 @@ def judge(
             "map": None,
             "triplet_accuracy": triplet_accuracy(triplets["codes"]),
         }
+    labels = query["labels"], database["labels"]
+    several = any((of.sum(axis=1, dtype=int) > 1).any() for of in labels)
+    usual = {100} if several else set()
+    whole = (None,) if several or config.weighted_map_at else ()
     return retrieval.evaluate(
         query["codes"],
         database["codes"],
-        query["labels"],
-        database["labels"],
+        *labels,
         code_length=config.code_length,
         map_at=(None, *config.map_at),
         precision_at=sorted({*config.precision_at, 100}),
+        ndcg_at=sorted({*config.ndcg_at} | usual),
+        acg_at=sorted({*config.acg_at} | usual),
+        weighted_map_at=(*whole, *config.weighted_map_at),
         radius=config.radius,
         ties=config.ties,
         convention=config.convention,

@@ -104,6 +104,27 @@ class Experiment(Configuration):
         least=1,
         group="judging",
     )
+    ndcg_at: tuple[int, ...] = setting(
+        (),
+        "depths R of NDCG@R, by the number of shared labels; with several labels an image 100 is "
+        "always there",
+        least=1,
+        group="judging",
+    )
+    acg_at: tuple[int, ...] = setting(
+        (),
+        "depths R of ACG@R, the mean number of shared labels; with several labels an image 100 is "
+        "always there",
+        least=1,
+        group="judging",
+    )
+    weighted_map_at: tuple[int, ...] = setting(
+        (),
+        "depths R of weighted mAP@R, of ACG in place of precision, beside that of the whole "
+        "ranking; with several labels an image this one is always there",
+        least=1,
+        group="judging",
+    )
     radius: int = setting(
         2, "Hamming radius of precision within a radius", least=0, group="judging"
     )
