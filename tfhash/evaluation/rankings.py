@@ -76,8 +76,8 @@ class Ranking:
             items, relevant = self.sizes[query, block], self.hits[query, block]
             m = taken[query, block]
             h, chance = _hits_of_sample(items, relevant, m)
-            of_block = (array[query, block] for array in (self.before, value, value_before))
-            within = _sum_at_hits(h, m, *of_block, harmonic)
+            before, v, v_before = (a[query, block] for a in (self.before, value, value_before))
+            within = _sum_at_hits(h, m, before, v, v_before, harmonic)
             of_h = (total[query] + within) / np.maximum(found[query] + h, 1)
             result[query] = (chance * of_h).sum()
         return result
