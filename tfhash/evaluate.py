@@ -88,7 +88,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--model_dir: {model_dir} cannot be judged: {error}") from None
     if config.convention != "tfhash":
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
-    mains.print_table({key: metrics[key] for key in IDENTITY} | judged)
+    identity = {key: metrics[key] for key in IDENTITY} | {"proxy": metrics.get("proxy")}
+    mains.print_table(identity | judged)
     if flags.FLAGS.output:
         try:
             write_text(Path(flags.FLAGS.output), json.dumps(judged, indent=1) + "\n")

@@ -86,6 +86,11 @@ def test_each_figure_of_a_table_stands_apart_from_its_name(capsys):
     _, *rows = capsys.readouterr().out.splitlines()
     assert len(rows) == 6
     assert all(re.fullmatch(r"  \S.* 0\.\d{4}", row) for row in rows), rows
+    mains.print_table(facts | sizes | {"map": 0.5, "proxy": "a proxy for z"})
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  y is a proxy for z",
+        "  mAP                         0.5000",
+    ]
 
 
 def test_a_required_flag_that_is_missing_is_named(command):

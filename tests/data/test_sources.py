@@ -65,7 +65,7 @@ def test_image_set_refuses_what_does_not_fit(changes, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "mnist"}, "`dataset`=mnist: expected one of digits, cifar10, folder, csv, im"),
+        ({"name": "mnist"}, "`dataset`=mnist: expected one of digits, cifar10, cifar10_mo"),
         ({"name": "digits", "image_size": 0}, "`image_size`=0: expected at least 1"),
         ({"name": "digits", "unreadable": "keep"}, "`unreadable`=keep: expected refuse or skip"),
         ({"name": "folder"}, "`data_dir`: missing"),

@@ -105,6 +105,13 @@ def test_what_counts_shared_labels_has_columns_where_runs_have_it():
     assert "NDCG" not in results_page.render(results.sections(runs[1:]), "a command")
 
 
+def test_a_proxy_is_called_one_under_its_heading():
+    run = run_of("sh", "gist", 12, 0, 0.12, dataset="cifar10_mosaics", proxy="a proxy for photos")
+    text = results_page.render(results.sections([run, run_of("sh", "gist", 12, 0, 0.1)]), "it")
+    assert f"## cifar10_mosaics, {PROTOCOL}\n\nThis data set is a proxy for photos.\n\n|" in text
+    assert text.count("proxy") == 1
+
+
 def test_the_page():
     other = {"margin": 2.0, "betas": [2.0, 4.5], "kind": "x"}
     runs = [

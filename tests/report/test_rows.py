@@ -189,6 +189,7 @@ def test_a_record_in_full():
         "row": 1,
         "method": "dsh_gan",
         "variant": None,
+        "proxy": None,
         "name": None,
         "convention": "tfhash",
         "bits": 48,

@@ -135,6 +135,8 @@ def print_table(metrics: Mapping[str, Any]) -> None:
         f"{metrics['protocol']}, split {metrics['split_fingerprint']}: {metrics['query_count']:,} "
         f"queries, {metrics['database_size']:,} in the database, ties {metrics['ties']}"
     )
+    if metrics.get("proxy"):
+        print(f"  {shown(metrics['dataset'])} is {shown(metrics['proxy'])}")
     for name, value in rows:
         print(f"  {name:<28}{value:.4f}")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfhash.data import class_names as names_of_classes
-from tfhash.data import copies, folder, image_files, table, tf_dataset
+from tfhash.data import copies, folder, image_files, mosaics, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
@@ -97,12 +97,13 @@ def load(
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
-    data_dir: where cifar10 (prepared by TFDS), the class folders of folder, or the files of csv
-    and images are; digits needs none. image_size: None is the data set's own default. unreadable:
-    what to do with a file that is not a readable JPEG or PNG, "refuse" or "skip".
-    max_image_megapixels: the limit of `images.decode`, for a file. duplicates: whether copies of an
-    image stand where the first does ("group"), are left out ("drop"), or stand anywhere ("keep");
-    None: "group" for a user's own files, and digits and cifar10 as the papers have them.
+    data_dir: where cifar10 (prepared by TFDS; cifar10_mosaics is made of it), the class folders of
+    folder, or the files of csv and images are; digits needs none. image_size: None is the data
+    set's own default. unreadable: what to do with a file that is not a readable JPEG or PNG,
+    "refuse" or "skip". max_image_megapixels: the limit of `images.decode`, for a file. duplicates:
+    whether copies of an image stand where the first does ("group"), are left out ("drop"), or stand
+    anywhere ("keep"); None: "group" for a user's own files, while the others, which have none, are
+    not searched.
     labels_csv: the labels of csv, see table.read_table; without data_dir the images of csv have no
     pixels, and only given descriptors can tell them apart. Raises UserError, naming the flag.
     """
@@ -122,7 +123,7 @@ def load(
     image_set = _SOURCES[name](
         data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
     )
-    if duplicates is None and name in _OF_PAPERS or not image_set.images.size:
+    if duplicates is None and name in _WITHOUT_COPIES or not image_set.images.size:
         return image_set
     return _with_copies(image_set, duplicates or copies.GROUP)
 
@@ -230,6 +231,29 @@ def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
     )
 
 
+def _cifar10_mosaics(*, data_dir, image_size: int | None, **_) -> ImageSet:
+    """60,000 mosaics of four images of CIFAR-10, 64x64, with the labels of all four."""
+    cifar10 = _cifar10(data_dir=data_dir, image_size=None)
+    image_size = image_size or mosaics.SIDE
+    labels = mosaics.label_sets(mosaics.COUNT)
+    wanted = mosaics.tile_classes(labels)
+    chosen = mosaics.tiles(cifar10.images, cifar10.labels.argmax(axis=1), wanted)
+    images = np.empty((mosaics.COUNT, image_size, image_size, 3), np.uint8)
+    for start in range(0, mosaics.COUNT, _READ_BATCH):
+        rows = slice(start, start + _READ_BATCH)
+        mosaic = mosaics.assembled(cifar10.images[chosen[rows]])
+        same = image_size == mosaic.shape[1]
+        images[rows] = mosaic if same else image_ops.resize(mosaic, image_size).numpy()
+    return ImageSet(
+        name=mosaics.NAME,
+        images=images,
+        labels=labels,
+        class_names=cifar10.class_names,
+        ids=tuple(f"{mosaics.NAME}/{index:05d}" for index in range(mosaics.COUNT)),
+        notes=(mosaics.PROXY,),
+    )
+
+
 def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
     """One subfolder a class: see folder.read."""
     if not data_dir:
@@ -255,10 +279,11 @@ def _csv(*, data_dir, reading: Reading, labels_csv, **_) -> ImageSet:
     return ImageSet("csv", *read)
 
 
-_OF_PAPERS = ("digits", "cifar10")
+_WITHOUT_COPIES = ("digits", "cifar10", mosaics.NAME)
 _SOURCES: dict[str, Callable[..., ImageSet]] = {
     "digits": _digits,
     "cifar10": _cifar10,
+    mosaics.NAME: _cifar10_mosaics,
     "folder": _folder,
     "csv": _csv,
     "images": _images,

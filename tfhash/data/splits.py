@@ -151,7 +151,7 @@ def from_triplets(
     if not 0 < held_out_fraction < 1:
         raise UserError(f"`held_out_fraction`: {held_out_fraction}; allowed: above 0 and below 1")
     triplets = image_set.triplets
-    in_order = _random_order(len(image_set.ids), seed, _QUERY_ORDER)
+    in_order = random_order(len(image_set.ids), seed, _QUERY_ORDER)
     candidates = in_order[np.isin(in_order, triplets[:, 0])]
     query = candidates[: max(round(held_out_fraction * len(candidates)), 1)]
     if image_set.first is not None:
@@ -245,11 +245,11 @@ def _per_class(
         if count < needed:
             raise _too_few(image_set, class_, "images", count, needed)
 
-    order = _random_order(len(has_label), seed, _QUERY_ORDER)
+    order = random_order(len(has_label), seed, _QUERY_ORDER)
     query = _pick(image_set, classes, order, has_label, queries_per_class).ravel()
     in_database = has_label.copy()
     in_database[query] = False
-    order = _random_order(len(has_label), seed, _LABELLED_ORDER)
+    order = random_order(len(has_label), seed, _LABELLED_ORDER)
     picked = _pick(image_set, classes, order, in_database, labelled_per_class)
     return {
         "query": query,
@@ -282,20 +282,20 @@ def _unseen_classes(
         raise UserError(
             f"`protocol`=unseen_classes: expected at least 3 classes, received {class_count}"
         )
-    class_order = _random_order(class_count, seed, _CLASS_ORDER)
+    class_order = random_order(class_count, seed, _CLASS_ORDER)
     seen, unseen = np.split(class_order, [3 * class_count // 4])
     for class_ in unseen:
         if (count := int(labels[:, class_].sum(dtype=int))) < 2:
             raise _too_few(image_set, class_, "images", count, 2)
 
-    order = _random_order(len(labels), seed, _HALVES_ORDER)
+    order = random_order(len(labels), seed, _HALVES_ORDER)
     shows_unseen = np.asarray(labels[:, unseen].any(axis=1))
     shows_seen_alone = np.asarray(labels[:, seen].any(axis=1) & ~shows_unseen)
     train75, test75 = np.array_split(order[shows_seen_alone[order]], 2)
     train25, test25 = np.array_split(order[shows_unseen[order]], 2)
     in_train75 = np.zeros(len(labels), bool)
     in_train75[train75] = True
-    order = _random_order(len(labels), seed, _LABELLED_ORDER)
+    order = random_order(len(labels), seed, _LABELLED_ORDER)
     picked = _pick(image_set, seen, order, in_train75, labelled_per_class)
     queries = [test25[labels[test25, class_] == 1][:queries_per_class] for class_ in unseen]
     return {
@@ -313,7 +313,7 @@ PROTOCOLS: dict[str, Callable[..., dict[str, np.ndarray]]] = {
 }
 
 
-def _random_order(count: int, seed: int, decision: int) -> np.ndarray:
+def random_order(count: int, seed: int, decision: int) -> np.ndarray:
     """A random permutation of range(count).
 
     Sorts raw bits: NumPy promises the stream of a bit generator for ever, that of

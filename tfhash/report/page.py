@@ -48,6 +48,7 @@ def render(
     for section in sections:
         parts += [
             f"## {markdown.plain(f'{section.dataset}, {section.protocol}')}",
+            *(f"This data set is {markdown.plain(proxy)}." for proxy in section.proxies),
             _overview(section, against),
             _measurements(section),
             _splits(section),

@@ -28,6 +28,7 @@ def record(section: Section, row: Row, result: Result) -> dict[str, Any]:
         "row": row.number,
         "method": result["method"],
         "variant": result["variant"],
+        "proxy": result["proxy"],
         "name": ", ".join(result.distinct("name")) or None,
         "convention": result.flags["convention"],
         "bits": result["code_length"],

@@ -46,6 +46,7 @@ _OPTIONAL = {
     "steps": int,
     "hardware": str,
     "command": str,
+    "proxy": str,
     "flags": dict,
     "not_as_published": dict,
 }
@@ -128,6 +129,11 @@ class Section:
     @property
     def results(self) -> list[Result]:
         return [result for row in self.rows for result in row.results.values()]
+
+    @property
+    def proxies(self) -> list[str]:
+        """What the data set stands in for, where it is a proxy."""
+        return list(dict.fromkeys(text for one in self.results for text in one.distinct("proxy")))
 
     def has(self, key: str) -> bool:
         """Whether a run has something under a key of metrics.json."""

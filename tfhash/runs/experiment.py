@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfhash import codes, figures
-from tfhash.data import sources, splits
+from tfhash.data import mosaics, sources, splits
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.data.triplets import read_csv
@@ -66,6 +66,7 @@ def run(
         "variant": hasher.variant,
         "name": experiment.name,
         "dataset": experiment.dataset,
+        "proxy": mosaics.PROXY if experiment.dataset == mosaics.NAME else None,
         "protocol": parts.protocol,
         "split_fingerprint": parts.fingerprint,
         "seed": experiment.seed,

@@ -18,8 +18,9 @@ class Experiment(Configuration):
     method: str = setting("ssgah", "what learns the codes", group="method")
     dataset: str = setting(
         "digits",
-        "digits, cifar10, folder: one subfolder of --data_dir a class, and unlabelled/; csv: files "
-        "of --data_dir with the labels of --labels_csv; images: files of --data_dir without labels",
+        "digits, cifar10; cifar10_mosaics: a proxy for images of several labels, made of cifar10; "
+        "folder: one subfolder of --data_dir a class, and unlabelled/; csv: files of --data_dir "
+        "with the labels of --labels_csv; images: files of --data_dir without labels",
         group="data",
     )
     data_dir: str | None = setting(
@@ -54,7 +55,7 @@ class Experiment(Configuration):
     duplicates: str | None = setting(
         None,
         "what becomes of images that repeat another one: group (all stand in one part of the "
-        "split), drop, keep; by default group, and of digits and cifar10 keep",
+        "split), drop, keep; by default group, and of digits, cifar10 and its mosaics keep",
         choices=copies.CHOICES,
         group="data",
     )
