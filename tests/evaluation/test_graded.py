@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -233,6 +234,22 @@ def test_no_number_of_labels_is_too_large(ties):
     assert metrics.acg_at == {2: 1101 / 2}
     assert metrics.weighted_map == {None: (1 + 1101 / 2) / 2}
     assert metrics.recall.tolist() == [0.5] * 200 + [1]
+
+
+@pytest.mark.parametrize("ties", ["expected", "stable"])
+def test_many_grades_take_no_more_memory(ties):
+    """300 histograms of 65 distances and 1,001 grades at once would be 156 MB, and five times that
+    with what is made of them."""
+    database = np.zeros((4, 64), np.uint8)
+    labels = np.ones((300, 1000), np.uint8)
+    tracemalloc.start()
+    metrics = evaluate_bits(
+        np.repeat(database[:1], 300, axis=0), database, labels, labels[:4], ndcg_at=1, ties=ties
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert metrics.ndcg == pytest.approx({1: 1.0})
+    assert peak < 100e6
 
 
 def test_a_convention_has_no_say():

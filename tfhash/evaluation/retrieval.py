@@ -156,7 +156,7 @@ def evaluate(
     recall_curve, precision_curve = np.zeros(distances), np.zeros(distances)
     of_pairs = max(1, histograms.TILE_ITEMS // size)
     of_cells = max(1, min(_QUERY_BLOCK, _CELLS // (distances * grades)))
-    for rows in slices(query_count, of_pairs if ties == "stable" else of_cells):
+    for rows in slices(query_count, min(of_pairs, of_cells) if ties == "stable" else of_cells):
         part = queries.part(rows)
         counts = histograms.histograms(part, database, distances, grades)
         if ties == "stable":
