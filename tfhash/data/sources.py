@@ -1,4 +1,4 @@
-"""Data sets as arrays in memory: real images, multi-hot labels, names that never change."""
+"""Data sets as arrays: real images, multi-hot labels, names that never change."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tfhash.data import copies, folder, image_files, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
+from tfhash.storage.place import Storage
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -94,6 +95,7 @@ def load(
     max_image_megapixels: int = image_ops.MEGAPIXELS,
     duplicates: str | None = None,
     labels_csv: str | os.PathLike | None = None,
+    storage: Storage | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
@@ -104,7 +106,8 @@ def load(
     image stand where the first does ("group"), are left out ("drop"), or stand anywhere ("keep");
     None: "group" for a user's own files, and digits and cifar10 as the papers have them.
     labels_csv: the labels of csv, see table.read_table; without data_dir the images of csv have no
-    pixels, and only given descriptors can tell them apart. Raises UserError, naming the flag.
+    pixels, and only given descriptors can tell them apart. storage: where the pixels of files are;
+    None: in memory. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
@@ -118,7 +121,8 @@ def load(
         raise UserError(f"`duplicates`={duplicates}: expected one of {', '.join(copies.CHOICES)}")
     if name == "csv" and not data_dir and duplicates not in (None, copies.KEEP):
         raise UserError(f"`duplicates`={duplicates}: without `data_dir` no images can be compared")
-    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
+    storage = storage or Storage()
+    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels, storage)
     image_set = _SOURCES[name](
         data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
     )
@@ -220,14 +224,31 @@ def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
         ids += [f"cifar10/{id_.decode()}" for id_ in batch["id"]]
     # By id: the order in the files depends on who prepared them.
     order = np.argsort(ids)
+    in_order(images, order)
     label = builder.info.features["label"]
     return ImageSet(
         name="cifar10",
-        images=images[order],
+        images=images,
         labels=np.eye(label.num_classes, dtype=np.uint8)[targets[order]],
         class_names=tuple(label.names),
         ids=tuple(ids[row] for row in order),
     )
+
+
+def in_order(images: np.ndarray, order: np.ndarray) -> None:
+    """Makes images[order] of images, within them: a second copy may not fit in memory."""
+    left = np.ones(len(order), bool)
+    for start in range(len(order)):
+        if not left[start]:
+            continue
+        first, to = images[start].copy(), start
+        while True:  # around a cycle of the permutation
+            left[to] = False
+            if order[to] == start:
+                break
+            images[to] = images[order[to]]
+            to = order[to]
+        images[to] = first
 
 
 def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
