@@ -25,7 +25,7 @@ IDENTITY = ("method", "code_length", "dataset", "protocol", "split_fingerprint")
 
 # What tells where the files of the run are now: those of its data, and those of its encoder.
 OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
-OF_ENCODER = ("weights", "features_file", "cache_dir", "allow_pickle_weights")
+OF_ENCODER = ("weights", "features_file", "cache_dir", "images_in", "allow_pickle_weights")
 
 
 def define_flags() -> None:
@@ -63,13 +63,13 @@ def main(argv: list[str]) -> None:
                 f"--encode: the images of the run, {config.dataset!r}, came from Python and cannot "
                 "be loaded again; allowed: --noencode"
             )
-        image_set, parts = experiment.load_data(config)
+        hasher = finished.load(model_dir, **config_flags.of_run(OF_ENCODER))
+        image_set, parts = experiment.load_data(config, hasher.settings.storage)
         if parts.fingerprint != metrics["split_fingerprint"]:
             raise UserError(
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        hasher = finished.load(model_dir, **config_flags.of_run(OF_ENCODER))
         packed = hasher.encode_set(image_set)
         of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:

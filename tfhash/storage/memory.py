@@ -17,7 +17,7 @@ def available(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
 
     Files that the system holds in memory count as free, for it drops them where need be.
     """
-    return max(0, min(_of_system(proc), *_of_limits(proc), *_of_groups(proc, groups)))
+    return max(0, min([_of_system(proc), *_of_limits(proc), *_of_groups(proc, groups)]))
 
 
 def _of_system(proc: Path) -> int:

@@ -48,9 +48,7 @@ class _Part(NamedTuple):
     facts: dict[str, Any]
 
 
-def kept(
-    folder: Path, count: int, shape: Sequence[int], dtype: Any, make: Make, part: int
-) -> Kept:
+def kept(folder: Path, count: int, shape: Sequence[int], dtype: Any, make: Make, part: int) -> Kept:
     """The rows of `count` items, of this shape and dtype each, from a folder or made into it.
 
     make: of some items, in their order; it may leave some out. part: items that are made at a time.
