@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfhash.data import cifar10, copies, folder, image_files, table, tf_dataset
 from tfhash.data import class_names as names_of_classes
-from tfhash.data import copies, folder, image_files, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
@@ -19,7 +19,6 @@ from tfhash.storage.place import Storage
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_READ_BATCH = 1000
 _SHOWN_CLASSES = 8  # at either end, where there are more
 FILES_SIZE = 64  # px, the default image_size of a user's own images
 
@@ -198,57 +197,9 @@ def _digits(*, image_size: int | None, **_) -> ImageSet:
     )
 
 
-def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
-    """CIFAR-10 from TFDS, train and test together, 60,000 images 32x32; never downloads."""
-    import tensorflow_datasets as tfds
-
-    image_size = image_size or 32
-    builder = tfds.builder("cifar10", data_dir=os.fspath(data_dir)) if data_dir else None
-    if builder is None or not builder.is_prepared():
-        raise UserError(
-            f"`data_dir`={data_dir or ''}: no prepared cifar10 there; prepare it once with"
-            " python -c 'import tensorflow_datasets as tfds;"
-            """ tfds.load("cifar10", data_dir="DIR")' and give `data_dir`=DIR"""
-        )
-    dataset = builder.as_dataset(split="train+test", shuffle_files=False).map(
-        lambda example: {**example, "image": image_ops.resize(example["image"], image_size)},
-        num_parallel_calls=os.cpu_count(),
-    )
-    count = sum(builder.info.splits[split].num_examples for split in ("train", "test"))
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    targets = np.empty(count, np.int64)
-    ids: list[str] = []
-    for batch in tfds.as_numpy(dataset.batch(_READ_BATCH)):
-        rows = slice(len(ids), len(ids) + len(batch["label"]))
-        images[rows], targets[rows] = batch["image"], batch["label"]
-        ids += [f"cifar10/{id_.decode()}" for id_ in batch["id"]]
-    # By id: the order in the files depends on who prepared them.
-    order = np.argsort(ids)
-    in_order(images, order)
-    label = builder.info.features["label"]
-    return ImageSet(
-        name="cifar10",
-        images=images,
-        labels=np.eye(label.num_classes, dtype=np.uint8)[targets[order]],
-        class_names=tuple(label.names),
-        ids=tuple(ids[row] for row in order),
-    )
-
-
-def in_order(images: np.ndarray, order: np.ndarray) -> None:
-    """Makes images[order] of images, within them: a second copy may not fit in memory."""
-    left = np.ones(len(order), bool)
-    for start in range(len(order)):
-        if not left[start]:
-            continue
-        first, to = images[start].copy(), start
-        while True:  # around a cycle of the permutation
-            left[to] = False
-            if order[to] == start:
-                break
-            images[to] = images[order[to]]
-            to = order[to]
-        images[to] = first
+def _cifar10(*, data_dir, image_size: int | None, reading: Reading, **_) -> ImageSet:
+    """CIFAR-10 from TFDS: see cifar10.read."""
+    return ImageSet("cifar10", *cifar10.read(data_dir, image_size, reading.storage))
 
 
 def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
