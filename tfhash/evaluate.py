@@ -25,7 +25,8 @@ IDENTITY = ("method", "code_length", "dataset", "protocol", "split_fingerprint")
 
 # What tells where the files of the run are now: those of its data, and those of its encoder.
 OF_DATA = ("data_dir", "labels_csv", "triplets_csv")
-OF_ENCODER = ("weights", "features_file", "cache_dir", "allow_pickle_weights")
+OF_STORAGE = ("cache_dir", "images_in")
+OF_ENCODER = ("weights", "features_file", *OF_STORAGE, "allow_pickle_weights")
 
 
 def define_flags() -> None:
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
     from tfhash.training.run import write_text
 
     model_dir = Path(flags.FLAGS.model_dir)
-    given, metrics = folder.read(model_dir, config_flags.of_run(OF_DATA))
+    given, metrics = folder.read(model_dir, config_flags.of_run((*OF_DATA, *OF_STORAGE)))
     config = dataclasses.replace(given.experiment, **_overrides())
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
                 f"--encode: the images of the run, {config.dataset!r}, came from Python and cannot "
                 "be loaded again; allowed: --noencode"
             )
-        image_set, parts = experiment.load_data(config)
+        image_set, parts = experiment.load_data(config, given.settings.storage)
         if parts.fingerprint != metrics["split_fingerprint"]:
             raise UserError(
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "

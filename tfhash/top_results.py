@@ -47,8 +47,8 @@ def draw(
     """
     runs = [_read(one) for one in folders]
     _check_splits(folders, runs)
-    config = folder.read(folders[0], own)[0].experiment
-    images, parts = experiment.load_data(config)
+    given = folder.read(folders[0], own)[0]
+    images, parts = experiment.load_data(given.experiment, given.settings.storage)
     if parts.fingerprint != runs[0]["split_fingerprint"]:
         raise UserError(
             f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the data of "

@@ -34,6 +34,13 @@ def test_labels_ids_and_pixels():
     assert result.notes == ("1 images without a label",)
 
 
+def test_any_number_of_images_keep_their_places():
+    """There is room for 64 at first, then for twice as many again and again."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 4, 4, 3), np.uint8)
+    result = read(dataset(image=pixels, label=[0] * 300))
+    np.testing.assert_array_equal(result.images, pixels)
+
+
 def test_without_ids_images_are_numbered_and_that_is_said():
     result = read(dataset())
     assert result.ids == ("mine/000000", "mine/000001", "mine/000002")

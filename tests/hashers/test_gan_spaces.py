@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 
 from tfhash.errors import UserError
-from tfhash.hashers import gan_spaces, spaces
+from tfhash.hashers import gan_features, gan_spaces, spaces
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.hashers.gan_features import GANFeatures, GANTrunk, make_gan_space
 from tfhash.hashers.gan_spaces import GANPixels
+from tfhash.networks import features
 from tfhash.networks.discriminators import SourceClassDiscriminator
 from tfhash.networks.features import Standardise
 
@@ -359,3 +360,35 @@ def test_views_are_chosen_by_flags_and_features_have_none(monkeypatch):
         with pytest.raises(UserError, match=f"`{name}`: {value}; not on features"):
             settings = DeepSettings(weights="given.npz", **{name: value})
             spaces.FeatureSpace(settings, image_size=16, seed=0)
+
+
+def test_the_nearest_ones_are_found_part_by_part(monkeypatch):
+    """As by all distances at once; of two at one distance the first position counts."""
+    monkeypatch.setattr(features, "CHUNK", 7)
+    rng = np.random.default_rng(0)
+    known, rows = rng.integers(0, 3, (60, 3)), rng.integers(0, 3, (20, 3))
+    positions = rng.permutation(60)[:45]
+    squared = ((rows[:, None] - known[positions]) ** 2).sum(axis=-1)
+    found = gan_features.nearest(np.float32(rows), np.float32(known), positions)
+    assert set(found) <= set(positions)
+    of_found = ((rows - known[found]) ** 2).sum(axis=-1)
+    np.testing.assert_array_equal(of_found, squared.min(axis=1))
+
+
+def test_many_images_go_to_a_network_in_calls_of_whole_batches(monkeypatch):
+    """At most 4 images of 12 bytes a call, of 50 bytes; a batch of 3 leaves 3 a call."""
+    calls = []
+
+    class Network:
+        def predict(self, images, batch_size, verbose):
+            calls.append((len(images), batch_size))
+            return images.reshape(len(images), -1)[:, :2] + np.float32(0.5)
+
+    monkeypatch.setattr(spaces, "_AT_ONCE", 50)
+    images = np.random.default_rng(0).integers(0, 256, (8, 2, 2, 3), np.uint8)
+    found = spaces.predict(Network(), images, 3)
+    np.testing.assert_array_equal(found, images.reshape(8, -1)[:, :2] + np.float32(0.5))
+    assert calls == [(3, 3), (3, 3), (2, 3)]
+    calls.clear()
+    spaces.predict(Network(), images, 2)
+    assert calls == [(4, 2), (4, 2)]

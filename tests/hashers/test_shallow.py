@@ -164,7 +164,7 @@ def test_features_are_computed_once(digits, tmp_path, monkeypatch):
 
 def test_relevant_images_share_a_label():
     labels = np.array([[1, 0, 1], [0, 1, 1], [0, 1, 0]], np.uint8)
-    data = FeatureData(np.zeros((3, 2), np.float32), labels, np.zeros((0, 2), np.float32))
+    data = FeatureData.of(np.zeros((3, 2), np.float32), labels, np.zeros((0, 2), np.float32))
     expected = [[True, True, False], [True, True, True], [False, True, True]]
     np.testing.assert_array_equal(data.relevant(), expected)
     np.testing.assert_array_equal(data.relevant(np.array([0, 2])), np.eye(2, dtype=bool))

@@ -120,7 +120,7 @@ def test_round_trip(check_round_trip, layers):
 
 def fit(config, bits, features):
     """Learns from `features`, the first row labelled."""
-    data = FeatureData(features[:1], np.ones((1, 1), np.uint8), features[1:])
+    data = FeatureData.of(features[:1], np.ones((1, 1), np.uint8), features[1:])
     return AGH.of(config, AGH.Settings(), code_length=bits, image_size=8, seed=0).learn_functions(
         data
     )

@@ -92,7 +92,7 @@ def test_images_without_a_label_change_nothing():
     features = np.random.default_rng(0).standard_normal((8, 3)).astype(np.float32)
     hasher = BRE.of(BREConfig(anchors=4), BRE.Settings(), code_length=5, image_size=8, seed=0)
     without, those = (
-        hasher.learn_functions(FeatureData(features, LABELS, rest))
+        hasher.learn_functions(FeatureData.of(features, LABELS, rest))
         for rest in (features[:0], features + 1)
     )
     for name in without:
@@ -105,7 +105,7 @@ def test_too_few_labelled_images_are_all_anchors_and_it_is_said(learned, capsys)
 
 
 def test_one_class_is_refused():
-    data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
+    data = FeatureData.of(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     with pytest.raises(UserError, match="needs two classes"):
         BRE.of(BREConfig(), BRE.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
             data

@@ -18,7 +18,7 @@ def points():
 
 def fit(features, config=None, bits=6, seed=0):
     """Parameters learned from `features`, the first row labelled."""
-    data = FeatureData(features[:1], np.ones((1, 1), np.uint8), features[1:])
+    data = FeatureData.of(features[:1], np.ones((1, 1), np.uint8), features[1:])
     config = config or KLSHConfig(anchors=8, anchors_per_bit=3)
     hasher = KLSH.of(config, KLSH.Settings(), code_length=bits, image_size=8, seed=seed)
     return hasher.learn_functions(data)

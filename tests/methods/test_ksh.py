@@ -117,7 +117,7 @@ def test_a_bound_on_the_labelled_images_draws_by_the_seed(learned):
 
 
 def test_one_class_is_refused():
-    data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
+    data = FeatureData.of(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     with pytest.raises(UserError, match="needs two classes"):
         KSH.of(KSHConfig(), KSH.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
             data

@@ -108,7 +108,7 @@ def test_an_offset_is_learned_where_a_setting_asks_for_it():
     """
     points = np.float32([[2], [2], [3], [3]]).repeat(5, axis=0)
     labels = np.eye(2, dtype=np.uint8)[[0, 0, 1, 1]].repeat(5, axis=0)
-    data = FeatureData(points, labels, points[:0])
+    data = FeatureData.of(points, labels, points[:0])
 
     def learn(**settings):
         config = MLHConfig(updates=500, **settings)
@@ -140,7 +140,7 @@ def test_images_without_a_label_change_nothing():
     labels = np.eye(2, dtype=np.uint8)[[0, 0, 0, 1, 1, 1, 1, 0]]
     hasher = MLH.of(MLHConfig(updates=20), MLH.Settings(), code_length=5, image_size=8, seed=0)
     without, those = (
-        hasher.learn_functions(FeatureData(features, labels, rest))
+        hasher.learn_functions(FeatureData.of(features, labels, rest))
         for rest in (features[:0], features + 1)
     )
     np.testing.assert_array_equal(without["projection"], those["projection"])
@@ -150,7 +150,7 @@ def test_images_without_a_label_change_nothing():
     ("labels", "missing"), [(np.ones((4, 1), np.uint8), "no"), (np.eye(4, dtype=np.uint8), "a")]
 )
 def test_pairs_of_one_kind_alone_are_refused(labels, missing):
-    data = FeatureData(np.eye(4, dtype=np.float32), labels, np.eye(4))
+    data = FeatureData.of(np.eye(4, dtype=np.float32), labels, np.eye(4))
     with pytest.raises(UserError, match=f"no two labelled images share {missing} label"):
         MLH.of(MLHConfig(), MLH.Settings(), code_length=2, image_size=8, seed=0).learn_functions(
             data

@@ -218,7 +218,7 @@ def test_the_noise_is_of_the_image():
 
 
 FEATURES = np.random.default_rng(5).standard_normal((60, 9), np.float32)
-DATA = FeatureData(FEATURES[:20], np.eye(2, dtype=np.uint8)[np.arange(20) % 2], FEATURES[20:])
+DATA = FeatureData.of(FEATURES[:20], np.eye(2, dtype=np.uint8)[np.arange(20) % 2], FEATURES[20:])
 START = {"hidden_units": (6, 5), "epochs": 3, "batch_size": 20, "finetune_epochs": 0,
          "visible_learning_rate": 0.05, "initial_epochs": 1}  # fmt: skip
 
@@ -350,7 +350,7 @@ def test_bits_that_never_change_are_told(capsys):
 
 def test_the_same_features_of_all_images_are_refused():
     hasher = RBM.of(RBMConfig(), RBM.Settings(), code_length=2, image_size=8, seed=0)
-    data = FeatureData(np.ones((3, 4), np.float32), np.eye(3, dtype=np.uint8), np.ones((3, 4)))
+    data = FeatureData.of(np.ones((3, 4), np.float32), np.eye(3, dtype=np.uint8), np.ones((3, 4)))
     with pytest.raises(UserError, match="`method`=rbm: all images have the same features"):
         hasher.learn_functions(data)
 

@@ -134,9 +134,10 @@ def test_it_learns_from_labelled_images_only(learned, real_digits):
     hasher = learned(SDH, SDHConfig())
     labelled = hasher.standardise(hasher.describe(image_set)).numpy()[parts.labelled]
     labels = image_set.labels[parts.labelled]
-    for unlabelled in (np.zeros((0, 256)), np.ones((9, 256))):
+    for count in (0, 9):
+        unlabelled = np.ones((count, labelled.shape[1]), np.float32)
         again = SDH.of(SDHConfig(), hasher.settings, code_length=24, image_size=16, seed=0)
-        parameters = again.learn_functions(FeatureData(labelled, labels, unlabelled))
+        parameters = again.learn_functions(FeatureData.of(labelled, labels, unlabelled))
         np.testing.assert_allclose(
             parameters["projection"], hasher.parameters["projection"], rtol=1e-4, atol=1e-5
         )
@@ -153,7 +154,7 @@ def test_round_trip(check_round_trip):
 
 
 def test_one_class_is_refused():
-    data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
+    data = FeatureData.of(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     hasher = SDH.of(SDHConfig(), SDH.Settings(), code_length=2, image_size=8, seed=0)
     with pytest.raises(UserError, match="needs two classes"):
         hasher.learn_functions(data)

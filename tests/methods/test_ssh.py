@@ -137,21 +137,23 @@ def test_a_bound_on_the_labelled_images_draws_by_the_seed(learned):
 
 
 def test_more_bits_than_features_are_refused():
-    data = FeatureData(np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.uint8), np.ones((2, 3)))
+    data = FeatureData.of(
+        np.eye(4, 3, dtype=np.float32), np.eye(4, dtype=np.uint8), np.ones((2, 3))
+    )
     hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=4, image_size=8, seed=0)
     with pytest.raises(UserError, match="`code_length`: 4; `method`=ssh allows 1 to 3"):
         hasher.learn_functions(data)
 
 
 def test_features_that_never_vary_are_refused():
-    data = FeatureData(np.zeros((4, 3), np.float32), np.eye(4, dtype=np.uint8), np.zeros((2, 3)))
+    data = FeatureData.of(np.zeros((4, 3), np.float32), np.eye(4, dtype=np.uint8), np.zeros((2, 3)))
     hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=2, image_size=8, seed=0)
     with pytest.raises(UserError, match="`method`=ssh: all images have the same features"):
         hasher.learn_functions(data)
 
 
 def test_one_class_is_refused():
-    data = FeatureData(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
+    data = FeatureData.of(np.eye(4, dtype=np.float32), np.ones((4, 1), np.uint8), np.eye(4))
     hasher = SSH.of(SSHConfig(), SSH.Settings(), code_length=2, image_size=8, seed=0)
     with pytest.raises(UserError, match="needs two classes"):
         hasher.learn_functions(data)

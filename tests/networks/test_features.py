@@ -9,9 +9,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.decomposition import PCA
 
 from tfhash.errors import NotNowError, UserError
 from tfhash.networks import backbones, features
+from tfhash.storage.place import Storage
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 3), dtype=np.uint8)
 
@@ -27,6 +29,7 @@ class Unusable:
     def __init__(self, network):
         self.name, self.layers, self.weights = network.name, network.layers, network.weights
         self.to_json, self.dtype_policy = network.to_json, network.dtype_policy
+        self.output_shape = network.output_shape
 
     def __call__(self, images, training):
         raise AssertionError("computed again")
@@ -56,61 +59,94 @@ def test_the_second_call_only_reads(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_an_interrupted_computation_goes_on_with_the_missing_chunk(tmp_path):
-    """A chunk that is there is taken as it is, here one of zeros; a missing one is computed."""
+@pytest.mark.parametrize("cache", [True, False])
+def test_those_of_mirror_images_are_of_the_images_turned_around(tmp_path, cache):
     network = make_network()
-    first = features.cached_features(network, IMAGES, tmp_path)
+    turned = np.ascontiguousarray(IMAGES[:, :, ::-1])
+    expected = features.cached_features(network, turned, None)
+    folder = tmp_path if cache else None
+    found = features.cached_features(network, IMAGES, folder, mirrored=True)
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, features.cached_features(network, IMAGES, folder))
+
+
+def test_they_are_read_from_the_file_and_cannot_be_changed_by_mistake(tmp_path):
+    found = features.cached_features(make_network(), IMAGES, tmp_path)
+    assert isinstance(found, np.memmap) and not found.flags.writeable
+
+
+def test_an_interrupted_computation_goes_on_with_the_missing_chunk(tmp_path, monkeypatch):
+    """Two of three chunks are recorded; only the third is computed, of a network of zeros here."""
+    network = make_network()
+    first = np.array(features.cached_features(network, IMAGES, tmp_path))
     (directory,) = tmp_path.iterdir()
-    chunks = sorted(directory.iterdir())
-    assert [chunk.name for chunk in chunks] == [f"{start:09d}.npz" for start in (0, 4, 8)]
-    np.savez(chunks[0], features=np.zeros_like(first[:4]))
-    chunks[1].unlink()
-    (directory / ".000000004.tmp-1.npz").write_bytes(b"half of a file")
+    record = directory / "record.jsonl"
+    lines = record.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 3
+    record.write_bytes(b"".join(lines[:2]) + lines[2][:5])  # half of a line
+    zeros = lambda batch: tf.zeros([len(batch), 256])  # noqa: E731
+    monkeypatch.setattr(features, "_forward", lambda network: zeros)
     second = features.cached_features(network, IMAGES, tmp_path)
-    assert not second[:4].any()
-    np.testing.assert_array_equal(second[4:], first[4:])
+    np.testing.assert_array_equal(second[:8], first[:8])
+    assert not second[8:].any() and first[8:].any()
 
 
 def flip_a_bit(path):
-    """Of a number, far from the file's structure."""
+    """Of a number in the second chunk: rows of 256 numbers of 4 bytes, 4 a chunk."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[5 * 256 * 4 + 7] ^= 1
     path.write_bytes(content)
 
 
 DAMAGES = {
-    "a flipped bit": flip_a_bit,
-    "cut": lambda path: path.write_bytes(path.read_bytes()[:100]),
-    "empty": lambda path: path.write_bytes(b""),
-    "rows of another chunk": lambda path: np.savez(path, features=np.zeros([3, 256], np.float32)),
-    "another dtype": lambda path: np.savez(path, features=np.zeros([4, 256])),
-    "other arrays": lambda path: np.savez(path, codes=np.zeros([4, 256], np.float32)),
-    "objects": lambda path: np.savez(path, features=np.array([None])),
+    "a flipped bit": (flip_a_bit, [4]),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:5000]), [4, 8]),
+    "empty": (lambda path: path.write_bytes(b""), [0, 4, 8]),
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_chunk_is_named_and_computed_anew(tmp_path, capsys, damage):
+@pytest.mark.parametrize(("damage", "rows"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_damaged_is_named_and_computed_anew(tmp_path, capsys, damage, rows):
     network = make_network()
-    first = features.cached_features(network, IMAGES, tmp_path)
+    first = np.array(features.cached_features(network, IMAGES, tmp_path))
     (directory,) = tmp_path.iterdir()
-    damage(directory / "000000004.npz")
+    damage(directory / "rows")
     capsys.readouterr()
     second = features.cached_features(network, IMAGES, tmp_path)
     np.testing.assert_array_equal(first, second)
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{directory}/000000004.npz is damaged (") and line.endswith("anew")
+    expected = [f"{directory}/rows is damaged (row {row} on): made anew" for row in rows]
+    assert capsys.readouterr().err.splitlines() == expected
     features.cached_features(Unusable(network), IMAGES, tmp_path)  # it is mended
 
 
-def test_a_full_disk_is_one_line_that_leaves_no_half_of_a_file(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_full_disk_is_one_line_and_what_was_computed_is_kept(tmp_path, monkeypatch):
+    """The disk is full at the second of three chunks; then there is room."""
+    network = make_network()
+    expected = features.cached_features(network, IMAGES, None)
+    plain, calls = os.pwrite, []
 
-    monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(NotNowError, match="`cache_dir`: cannot write to .*No space left"):
-        features.cached_features(make_network(), IMAGES, tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    def refuse(descriptor, data, offset):
+        calls.append(offset)
+        if offset == 4 * 256 * 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return plain(descriptor, data, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", refuse)
+        with pytest.raises(NotNowError, match="`cache_dir`: cannot write to .*No space left"):
+            features.cached_features(network, IMAGES, tmp_path)
+    assert len(calls) == 3  # a chunk, its line, the next chunk
+    computed = []
+    forward = features._forward(network)
+
+    def counted(batch):
+        computed.append(len(batch))
+        return forward(batch)
+
+    monkeypatch.setattr(features, "_forward", lambda network: counted)
+    found = features.cached_features(network, IMAGES, tmp_path)
+    np.testing.assert_array_equal(found, expected)
+    assert sum(computed) == 6
 
 
 def test_a_file_in_place_of_the_folder_is_one_line(tmp_path):
@@ -180,3 +216,31 @@ def test_the_folder_may_begin_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     features.cached_features(make_network(), IMAGES, "~/cache/tfhash")
     assert len(list((tmp_path / "cache" / "tfhash").iterdir())) == 1
+
+
+@pytest.mark.parametrize("components", [None, 3])
+def test_statistics_taken_part_by_part_are_those_of_all(components, tmp_path):
+    """To the last bit what NumPy and PCA say of one array, in memory and on disk."""
+    rng = np.random.default_rng(1)
+    values = (rng.normal(3, 1, (50, 7)) * rng.random(7)).astype(np.float32)
+    values[:, 2] = 1  # never varies
+    positions = rng.permutation(50)[:41]
+    some = values[positions]
+    for storage in (None, Storage("disk", tmp_path)):
+        layer = features.Standardise(7, components)
+        layer.adapt(values, positions, storage)
+        deviation = some.std(axis=0, dtype=np.float64)
+        deviation[2] = 1
+        mean = some.mean(axis=0, dtype=np.float64)
+        np.testing.assert_array_equal(layer.mean, mean.astype(np.float32))
+        np.testing.assert_array_equal(layer.deviation, deviation.astype(np.float32))
+        scaled = (some - layer.mean.numpy()) / layer.deviation.numpy()
+        expected = scaled
+        if components:
+            pca = PCA(components, svd_solver="covariance_eigh").fit(scaled.astype(np.float64))
+            axes = pca.components_.T / np.sqrt(pca.explained_variance_.mean())
+            np.testing.assert_array_equal(layer.axes, axes.astype(np.float32))
+            expected = scaled @ layer.axes.numpy()
+        found = np.zeros((41, components or 7), np.float32)
+        layer.of(values, positions, found)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

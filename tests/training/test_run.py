@@ -13,8 +13,10 @@ import threading
 import pytest
 
 from tfhash.errors import NO_LOCKS, NotNowError, UserError
+from tfhash.storage import locks
+from tfhash.storage.locks import lock
 from tfhash.training import run as run_module
-from tfhash.training.run import WORK, Run, lock
+from tfhash.training.run import WORK, Run
 
 
 @pytest.mark.parametrize("work", WORK)
@@ -80,7 +82,7 @@ def test_checkpoints_without_the_values_that_they_were_made_with(tmp_path, conte
 HOLD = """
 import sys
 from pathlib import Path
-from tfhash.training.run import lock
+from tfhash.storage.locks import lock
 with lock(Path(sys.argv[1]), "model_dir"):
     print("held", flush=True)
     sys.stdin.read()
@@ -115,10 +117,12 @@ def test_a_second_process_is_told_of_the_first_until_that_dies(tmp_path, holder)
         pass
 
 
-def test_who_waits_gets_the_folder_when_it_is_free(tmp_path, holder):
+def test_who_waits_gets_the_folder_when_it_is_free(tmp_path, holder, capsys):
     threading.Timer(0.2, holder.kill).start()
     with lock(tmp_path, "stage1_dir", wait=True):
         assert holder.wait() == -signal.SIGKILL
+    told = capsys.readouterr().out
+    assert told == f"process {holder.pid} works in {tmp_path}: this one waits for it\n"
 
 
 def test_a_folder_is_free_again_afterwards_and_leftovers_are_removed(tmp_path):
@@ -139,7 +143,7 @@ def flock_fails(monkeypatch):
         def flock(*_):
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr(run_module.fcntl, "flock", flock)
+        monkeypatch.setattr(locks.fcntl, "flock", flock)
 
     return fail
 

@@ -174,7 +174,8 @@ def _attempt(cell: Cell, loaded: dict[Hashable, ImageSet]) -> Outcome:
         error_file.unlink(missing_ok=True)
         if cell.images not in loaded:
             loaded.clear()  # first: two data sets may not fit into memory
-            loaded[cell.images] = experiment.load_images(cell.given.experiment)
+            given = cell.given
+            loaded[cell.images] = experiment.load_images(given.experiment, given.settings.storage)
         target = Run(cell.directory)
         found = train.run(cell.given, target, cell.command, loaded[cell.images])
         return Outcome({key: found[key] for key in ("map", "validation_map")})

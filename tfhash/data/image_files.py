@@ -1,8 +1,9 @@
-"""Files of images below a folder, as arrays."""
+"""Files of images below a folder, as arrays, in memory or on disk."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -18,11 +19,15 @@ from tfhash import files
 from tfhash.data import images as image_ops
 from tfhash.data import libjpeg
 from tfhash.errors import UserError
-from tfhash.names import shown
+from tfhash.names import encoded, shown
+from tfhash.storage import rows as stored
+from tfhash.storage.place import Storage
 
 REFUSE, SKIP = "refuse", "skip"
 _PROGRESS_EVERY = 5000
 _BLOCK = 500  # files between two looks at what libjpeg complained about
+_BLOCK_BYTES = 2**26  # of pixels that wait to be written to disk, at most
+_DECODER = 1  # to be raised with each change of what decoding makes of a file
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,13 @@ class Reading:
     """How files become pixels.
 
     size: side in px that images are resized to. unreadable: "refuse" or "skip" what cannot be read.
-    megapixels: the limit of `images.decode`.
+    megapixels: the limit of `images.decode`. storage: where the pixels are.
     """
 
     size: int
     unreadable: str = REFUSE
     megapixels: int = image_ops.MEGAPIXELS
+    storage: Storage = Storage()
 
 
 def folder(data_dir: str | os.PathLike, content: str) -> Path:
@@ -75,11 +81,13 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
     """The images root/ID, resized to size x size pixels.
 
     JPEG and PNG are told by content. Returns uint8 [n, size, size, 3], the ids of these images, and
-    notes: a sentence each on files left out, and on files damaged in part. Raises UserError where
-    reading.unreadable is "refuse" and a file is no readable image ("skip" leaves it out).
+    notes: a sentence each on files left out, and on files damaged in part. On disk, by
+    reading.storage, the array is not writeable, and a second call with the same files only reads.
+    Raises UserError where reading.unreadable is "refuse" and a file is no readable image ("skip"
+    leaves it out).
     """
-    pixels = np.empty((len(ids), reading.size, reading.size, 3), np.uint8)
-    filled = fill(pixels, root, ids, reading.megapixels)
+    on_disk = reading.storage.on_disk(len(ids) * _row_bytes(reading))
+    pixels, filled = (_on_disk if on_disk else _in_memory)(root, ids, reading)
     reasons = filled.reasons
     if reasons and reading.unreadable == REFUSE:
         first, reason = next(iter(reasons.items()))
@@ -92,8 +100,7 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
         for id_, reason in reasons.items():
             logging.warning("skipped %s: %s", shown(root / id_), reason)
         notes.append(f"{len(reasons)} unreadable files skipped")
-        rows = [row for row, id_ in enumerate(ids) if id_ not in reasons]
-        pixels, ids = kept(pixels, rows), [ids[row] for row in rows]
+        ids = [id_ for id_ in ids if id_ not in reasons]
     for id_, complaint in filled.damaged.items():
         logging.warning("%s is damaged in part: %s", shown(root / id_), complaint)
     if filled.damaged:
@@ -101,8 +108,78 @@ def read(root: Path, ids: list[str], reading: Reading) -> tuple[np.ndarray, list
     return pixels, ids, notes
 
 
+def _row_bytes(reading: Reading) -> int:
+    return reading.size * reading.size * 3
+
+
+def _in_memory(root: Path, ids: Sequence[str], reading: Reading) -> tuple[np.ndarray, Filled]:
+    """The pixels of all files that can be read, in their order, and what came of the others."""
+    pixels = np.empty((len(ids), reading.size, reading.size, 3), np.uint8)
+    filled = fill(pixels, root, ids, reading.megapixels)
+    return kept(pixels, [row for row, id_ in enumerate(ids) if id_ not in filled.reasons]), filled
+
+
+def _on_disk(root: Path, ids: Sequence[str], reading: Reading) -> tuple[np.ndarray, Filled]:
+    """What `_in_memory` answers, from a file that an earlier call has made, or begun."""
+    assert reading.storage.folder is not None
+    folder = reading.storage.folder / "images" / _fingerprint(root, ids, reading)
+
+    def make(start: int, stop: int) -> tuple[np.ndarray, dict[str, dict[str, str]]]:
+        pixels, filled = _in_memory(root, ids[start:stop], reading)
+        if stop // _PROGRESS_EVERY > start // _PROGRESS_EVERY:
+            logging.info("read %d of %d files of %s", stop, len(ids), root)
+        return pixels, {"reasons": filled.reasons, "damaged": filled.damaged}
+
+    def found() -> tuple[stored.Kept, Filled]:
+        part = min(_BLOCK, max(1, _BLOCK_BYTES // _row_bytes(reading)))
+        shape = (reading.size, reading.size, 3)
+        of_files = stored.kept(folder, len(ids), shape, np.uint8, make, part)
+        filled = Filled()
+        for facts in of_files.facts:
+            filled.reasons |= facts["reasons"]
+            filled.damaged |= facts["damaged"]
+        return of_files, filled
+
+    print(f"images are decoded once, and read from {shown(folder)} then", flush=True)
+    of_files, filled = found()
+    if of_files.was_there and _is_readable_now(root, list(filled.reasons), reading):
+        stored.forget(folder)
+        of_files, filled = found()
+    return of_files.array, filled
+
+
+def _is_readable_now(root: Path, ids: Sequence[str], reading: Reading) -> bool:
+    """Whether one of these can be read: what a system refuses at one time it may give at another"""
+    for start in range(0, len(ids), _BLOCK):
+        some = ids[start : start + _BLOCK]
+        if len(_in_memory(root, some, reading)[0]):
+            return True
+    return False
+
+
+def _fingerprint(root: Path, ids: Sequence[str], reading: Reading) -> str:
+    """32 hexadecimal digits of all that decides the pixels: the decoder, and each file by its path,
+    size and times. A change of its status counts too, for tools that copy files set the other time.
+    """
+    decoder = f"{_DECODER} {tf.__version__} {reading.size} {reading.megapixels}"
+    digest = hashlib.sha256(encoded(f"{decoder} {os.path.realpath(root)}"))
+    for id_ in ids:
+        try:
+            status = os.stat(root / id_)
+            times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+        except OSError as error:
+            times = str(error.errno)
+        digest.update(encoded(f"\0{id_}\0{times}"))
+    return digest.hexdigest()[:32]
+
+
 def kept(pixels: np.ndarray, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-    """These rows alone, ascending, moved within `pixels`: a second copy may not fit in memory."""
+    """These rows alone, ascending, moved within `pixels`: a second copy may not fit in memory.
+
+    Of pixels on disk they go into another file.
+    """
+    if isinstance(pixels, np.memmap):
+        return stored.some_of(pixels, np.asarray(rows, np.int64))
     for target, source in enumerate(rows):
         if target != source:
             pixels[target] = pixels[source]

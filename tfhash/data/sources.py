@@ -1,4 +1,4 @@
-"""Data sets as arrays in memory: real images, multi-hot labels, names that never change."""
+"""Data sets as arrays: real images, multi-hot labels, names that never change."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfhash.data import cifar10, copies, folder, image_files, mosaics, table, tf_dataset
 from tfhash.data import class_names as names_of_classes
-from tfhash.data import copies, folder, image_files, mosaics, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
+from tfhash.storage.place import Storage
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_READ_BATCH = 1000
 _SHOWN_CLASSES = 8  # at either end, where there are more
+_BATCH = 1000  # mosaics that are made at a time
 FILES_SIZE = 64  # px, the default image_size of a user's own images
 
 
@@ -94,6 +95,7 @@ def load(
     max_image_megapixels: int = image_ops.MEGAPIXELS,
     duplicates: str | None = None,
     labels_csv: str | os.PathLike | None = None,
+    storage: Storage | None = None,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
@@ -105,7 +107,8 @@ def load(
     anywhere ("keep"); None: "group" for a user's own files, while the others, which have none, are
     not searched.
     labels_csv: the labels of csv, see table.read_table; without data_dir the images of csv have no
-    pixels, and only given descriptors can tell them apart. Raises UserError, naming the flag.
+    pixels, and only given descriptors can tell them apart. storage: where the pixels of files are;
+    None: in memory. Raises UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
@@ -119,7 +122,8 @@ def load(
         raise UserError(f"`duplicates`={duplicates}: expected one of {', '.join(copies.CHOICES)}")
     if name == "csv" and not data_dir and duplicates not in (None, copies.KEEP):
         raise UserError(f"`duplicates`={duplicates}: without `data_dir` no images can be compared")
-    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels)
+    storage = storage or Storage()
+    reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels, storage)
     image_set = _SOURCES[name](
         data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
     )
@@ -195,60 +199,30 @@ def _digits(*, image_size: int | None, **_) -> ImageSet:
     )
 
 
-def _cifar10(*, data_dir, image_size: int | None, **_) -> ImageSet:
-    """CIFAR-10 from TFDS, train and test together, 60,000 images 32x32; never downloads."""
-    import tensorflow_datasets as tfds
-
-    image_size = image_size or 32
-    builder = tfds.builder("cifar10", data_dir=os.fspath(data_dir)) if data_dir else None
-    if builder is None or not builder.is_prepared():
-        raise UserError(
-            f"`data_dir`={data_dir or ''}: no prepared cifar10 there; prepare it once with"
-            " python -c 'import tensorflow_datasets as tfds;"
-            """ tfds.load("cifar10", data_dir="DIR")' and give `data_dir`=DIR"""
-        )
-    dataset = builder.as_dataset(split="train+test", shuffle_files=False).map(
-        lambda example: {**example, "image": image_ops.resize(example["image"], image_size)},
-        num_parallel_calls=os.cpu_count(),
-    )
-    count = sum(builder.info.splits[split].num_examples for split in ("train", "test"))
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    targets = np.empty(count, np.int64)
-    ids: list[str] = []
-    for batch in tfds.as_numpy(dataset.batch(_READ_BATCH)):
-        rows = slice(len(ids), len(ids) + len(batch["label"]))
-        images[rows], targets[rows] = batch["image"], batch["label"]
-        ids += [f"cifar10/{id_.decode()}" for id_ in batch["id"]]
-    # By id: the order in the files depends on who prepared them.
-    order = np.argsort(ids)
-    label = builder.info.features["label"]
-    return ImageSet(
-        name="cifar10",
-        images=images[order],
-        labels=np.eye(label.num_classes, dtype=np.uint8)[targets[order]],
-        class_names=tuple(label.names),
-        ids=tuple(ids[row] for row in order),
-    )
+def _cifar10(*, data_dir, image_size: int | None, reading: Reading, **_) -> ImageSet:
+    """CIFAR-10 from TFDS: see cifar10.read."""
+    return ImageSet("cifar10", *cifar10.read(data_dir, image_size, reading.storage))
 
 
-def _cifar10_mosaics(*, data_dir, image_size: int | None, **_) -> ImageSet:
+def _cifar10_mosaics(*, data_dir, image_size: int | None, reading: Reading, **_) -> ImageSet:
     """60,000 mosaics of four images of CIFAR-10, 64x64, with the labels of all four."""
-    cifar10 = _cifar10(data_dir=data_dir, image_size=None)
+    of_tiles = _cifar10(data_dir=data_dir, image_size=None, reading=reading)
     image_size = image_size or mosaics.SIDE
     labels = mosaics.label_sets(mosaics.COUNT)
     wanted = mosaics.tile_classes(labels)
-    chosen = mosaics.tiles(cifar10.images, cifar10.labels.argmax(axis=1), wanted)
-    images = np.empty((mosaics.COUNT, image_size, image_size, 3), np.uint8)
-    for start in range(0, mosaics.COUNT, _READ_BATCH):
-        rows = slice(start, start + _READ_BATCH)
-        mosaic = mosaics.assembled(cifar10.images[chosen[rows]])
+    chosen = mosaics.tiles(of_tiles.images, of_tiles.labels.argmax(axis=1), wanted)
+    shape = (mosaics.COUNT, image_size, image_size, 3)
+    images = reading.storage.empty(shape, np.uint8)
+    for start in range(0, mosaics.COUNT, _BATCH):
+        rows = slice(start, start + _BATCH)
+        mosaic = mosaics.assembled(of_tiles.images[chosen[rows]])
         same = image_size == mosaic.shape[1]
         images[rows] = mosaic if same else image_ops.resize(mosaic, image_size).numpy()
     return ImageSet(
         name=mosaics.NAME,
         images=images,
         labels=labels,
-        class_names=cifar10.class_names,
+        class_names=of_tiles.class_names,
         ids=tuple(f"{mosaics.NAME}/{index:05d}" for index in range(mosaics.COUNT)),
         notes=(mosaics.PROXY,),
     )

@@ -13,6 +13,7 @@ from tfhash.errors import UserError
 from tfhash.names import decoded
 
 _SHAPE, _FITS = "tfhash/shape", "tfhash/fits"  # entries beside those of the user
+_FIRST = 64  # images that there is room for at first
 _ELEMENTS = (
     'elements {"image": uint8 [H, W, 3], "label": integer or "labels": [C], "id": string}, of which'
     " only the image has to be there; from batches come elements by unbatch()"
@@ -32,7 +33,8 @@ def read(
         lambda element: {**element, **_resized(element["image"], image_size)},
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    images, labels, ids = [], [], []
+    images = np.empty((_FIRST, image_size, image_size, 3), np.uint8)
+    labels, ids = [], []
     for number, element in enumerate(resized.as_numpy_iterator()):
         if number == most:
             raise UserError(f"dataset: more than most={most} images; take() fewer, or allow more")
@@ -41,11 +43,13 @@ def read(
                 f"dataset: element {number} has an image of shape {element[_SHAPE].tolist()}; "
                 "allowed: [H, W, 3]"
             )
-        images.append(element["image"])
+        if number == len(images):  # moved by the system, not copied, where there are many
+            images.resize((2 * number, *images.shape[1:]), refcheck=False)
+        images[number] = element["image"]
         labels.append(_multi_hot(element, class_names, number))
         id_ = _scalar(element, "id", number, f"{prefix}/{number:06d}")
         ids.append(decoded(id_) if isinstance(id_, bytes) else id_)
-    if not images:
+    if not ids:
         raise UserError("dataset: no elements in it; at least one image is needed")
     if repeated := len(ids) - len(set(ids)):
         raise UserError(f"dataset: {repeated} ids stand there twice; allowed: different ids")
@@ -54,7 +58,8 @@ def read(
         notes.append(f"{without_label} images without a label")
     if "id" not in dataset.element_spec:
         notes.append("images are named by their number: another order gives another split")
-    return np.stack(images), np.stack(labels), tuple(ids), tuple(notes)
+    images.resize((len(ids), *images.shape[1:]), refcheck=False)
+    return images, np.stack(labels), tuple(ids), tuple(notes)
 
 
 def _resized(image: tf.Tensor, size: int) -> dict[str, tf.Tensor]:

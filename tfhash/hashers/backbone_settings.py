@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,6 +11,8 @@ import keras
 from tfhash.errors import UserError
 from tfhash.networks import backbones, efficientnet_lite, folding
 from tfhash.settings import Configuration, setting
+from tfhash.storage import place
+from tfhash.storage.place import Storage
 
 AUTO, CHOSEN = "auto", "efficientnet_lite0"
 
@@ -56,17 +59,35 @@ class BackboneSettings(Configuration):
     )
     cache_dir: str | None = setting(
         "~/.cache/tfhash",
-        "where computed features are kept",
+        "where computed features are kept, and images that are not held in memory",
         group="network",
         decides=False,
         path=True,
         from_run=False,
     )
+    images_in: str = setting(
+        place.AUTO,
+        "where decoded images, and what is computed of them, are held: memory; disk, in files of "
+        "--cache_dir, so that the next start only reads them; auto: disk what takes more than a "
+        "quarter of the memory that is free",
+        choices=place.KINDS,
+        group="data",
+        decides=False,
+        from_run=False,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.images_in == place.DISK and self.cache_dir is None:
+            raise UserError("`images_in`: disk; allowed with `cache_dir`, a folder on that disk")
         if self.backbone == AUTO:
             self._choose()
+
+    @property
+    def storage(self) -> Storage:
+        """Where large arrays are."""
+        folder = None if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        return Storage(self.images_in, folder)
 
     def _choose(self) -> None:
         """Replaces `auto` by what it stands for, so that a run's record says what ran."""

@@ -34,6 +34,7 @@ from tfhash.training.strategies import make_strategy, precision
 
 WEIGHTS = "encoder.weights.h5"
 _BATCH = 256
+_AT_ONCE = 8  # batches that are gathered before they are encoded
 # Of the settings of all methods those that no paper of theirs has: a row tells them.
 ADDED = (
     "view",
@@ -331,6 +332,9 @@ class HashNetworkHasher(Hasher):
 
     def _codes_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
         """Packed codes of items of the data as they are, without augmentation."""
-        items = data.inputs[positions, 0]
-        activations = self.hash_network.predict(items, batch_size=_BATCH, verbose=0)
-        return codes.pack(codes.binarize(activations))
+        packed = []
+        for start in range(0, len(positions), _AT_ONCE * _BATCH):
+            items = data.inputs[positions[start : start + _AT_ONCE * _BATCH], 0]
+            activations = self.hash_network.predict(items, batch_size=_BATCH, verbose=0)
+            packed.append(codes.pack(codes.binarize(activations)))
+        return np.concatenate(packed)

@@ -262,7 +262,8 @@ class GANHasher(HashNetworkHasher):
         names += ["warmup_steps", "clip_norm", "view", *_OF_BATCHES]
         if settings.view == "strong":
             names += ["strength", "cut_out"]
-        elsewhere = ("cache_dir", "allow_pickle_weights", "weights")  # or in first_weights
+        # Weights are in first_weights.
+        elsewhere = ("cache_dir", "images_in", "allow_pickle_weights", "weights")
         of_settings = {name: getattr(settings, name) for name in names if name not in elsewhere}
         of_hash = [field.name for field in dataclasses.fields(HashConfig)]
         of_hash.remove("hash_learning_rate")

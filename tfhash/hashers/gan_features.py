@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from tfhash.hashers.gan_spaces import GANPixels, GANSpace, Trunk
 from tfhash.hashers.spaces import FeatureSpace, PixelSpace
 from tfhash.networks import discriminators, generators
-from tfhash.networks.features import Standardise, cached_features, weights_digest
+from tfhash.networks.features import Standardise, cached_features, parts, weights_digest
 from tfhash.networks.hash_layer import HashNetwork
 
 
@@ -21,7 +21,8 @@ class OnFeatures(GANSpace):
     """A GANSpace whose G and D see feature vectors."""
 
     synthetic_is_visible = False
-    _gallery: tuple[np.ndarray, np.ndarray] | None = None  # images, and features [n, F] of them
+    # Images, features [n, F] of them, and the positions of those that pictures may show.
+    _gallery: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
     def _to_gan(self, x: Any) -> tf.Tensor:
         return x
@@ -39,12 +40,8 @@ class OnFeatures(GANSpace):
         """
         if self._gallery is None:
             raise RuntimeError("pictures: expected `inputs` first, which knows the images")
-        images, known = self._gallery
-        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known)
-        return [
-            images[neighbours.kneighbors(rows, return_distance=False)[:, 0]]
-            for rows in (x, *synthetic)
-        ]
+        images, known, positions = self._gallery
+        return [images[nearest(rows, known, positions)] for rows in (x, *synthetic)]
 
     def condition(self, size: int) -> generators.ConditionModule:
         return generators.feature_condition(self.width, size, self.seed + 100)
@@ -67,7 +64,7 @@ class GANFeatures(FeatureSpace, OnFeatures):
 
     def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
         inputs = super().inputs(images, learnable)
-        self._gallery = images[learnable], inputs[learnable, 0]
+        self._gallery = images, inputs[:, 0], learnable
         return inputs
 
     def _to_hash(self, synthetic: Any) -> tf.Tensor:
@@ -109,13 +106,28 @@ class GANTrunk(PixelSpace, OnFeatures):
         computed.
         """
         raw = cached_features(self._backbone, images, cache_dir)
-        self.standardise.adapt(raw[learnable])
-        seen = self.standardise(raw).numpy()
-        self._gallery = images[learnable], seen[learnable]
+        storage = self.settings.storage
+        self.standardise.adapt(raw, learnable, storage)
+        seen = storage.empty(raw.shape, np.float32)
+        self.standardise.of(raw, np.arange(len(raw)), seen)
+        self._gallery = images, seen, learnable
         return seen[:, None]
 
     def _to_hash(self, synthetic: Any) -> tf.Tensor:
         return synthetic * self.standardise.deviation + self.standardise.mean
+
+
+def nearest(rows: np.ndarray, known: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Of each row [m, F] which of the `positions` in known [n, F] is nearest: int64 [m]."""
+    best = np.full(len(rows), np.inf)
+    found = np.zeros(len(rows), np.int64)
+    for some in parts(len(positions)):
+        neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known[positions[some]])
+        distances, places = neighbours.kneighbors(rows)
+        nearer = distances[:, 0] < best
+        best[nearer] = distances[nearer, 0]
+        found[nearer] = positions[some][places[nearer, 0]]
+    return found
 
 
 def make_gan_space(

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tfhash.errors import unwritable
+from tfhash.storage.locks import lock
 from tfhash.training.checkpoints import Checkpoints
-from tfhash.training.run import Run, claim, lock, write_text
+from tfhash.training.run import Run, claim, write_text
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from tfhash.features import bag_of_words, descriptors
 from tfhash.hashers import backbone_settings
 from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
 from tfhash.hashers.base import Hasher
+from tfhash.hashers.spaces import predict
 from tfhash.networks.encoder import FeatureEncoder
 from tfhash.networks.features import Standardise, cached_features
 from tfhash.networks.hash_functions import HashFunctions, Scores, linear_scores
@@ -75,17 +76,27 @@ class ShallowSettings(BackboneSettings):
 class FeatureData:
     """What the shallow methods learn from: scaled features, without those of queries.
 
-    labelled: float32 [l, F]; labels: multi-hot uint8 [l, C], of these; unlabelled: float32 [u, F].
+    everything: float32 [l + u, F], what an unsupervised method learns from, the labelled images
+    first; labels: multi-hot uint8 [l, C], of these.
     """
 
-    labelled: np.ndarray
+    everything: np.ndarray
     labels: np.ndarray
-    unlabelled: np.ndarray
 
-    @functools.cached_property
-    def everything(self) -> np.ndarray:
-        """What an unsupervised method learns from: float32 [l + u, F]."""
-        return np.concatenate([self.labelled, self.unlabelled])
+    @classmethod
+    def of(cls, labelled: np.ndarray, labels: np.ndarray, unlabelled: np.ndarray) -> FeatureData:
+        """Of features in two arrays, float32 [l, F] and [u, F]."""
+        return cls(np.concatenate([labelled, unlabelled]), labels)
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """float32 [l, F]."""
+        return self.everything[: len(self.labels)]
+
+    @property
+    def unlabelled(self) -> np.ndarray:
+        """float32 [u, F]."""
+        return self.everything[len(self.labels) :]
 
     def relevant(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
         """Whether each labelled image of `rows` shares a label with each other: bool [l, l]."""
@@ -167,12 +178,11 @@ class FeatureHasher(Hasher):
         self.standardise = Standardise(
             width, components, scale=self.settings.feature_scaling == "standardise"
         )
-        self.standardise.adapt(features[learnable(splits)])
-        data = FeatureData(
-            self._scaled(features[splits.labelled]),
-            image_set.labels[splits.labelled],
-            self._scaled(features[np.concatenate([splits.validation, splits.unlabelled])]),
-        )
+        storage, positions = self.settings.storage, learnable(splits)
+        self.standardise.adapt(features, positions, storage)
+        everything = storage.empty((len(positions), components or width), np.float32)
+        self.standardise.of(features, positions, everything)
+        data = FeatureData(everything, image_set.labels[splits.labelled])
         if len(data.everything) < 2:
             raise UserError("images: one alone to learn from; at least 2 are needed")
         self.parameters = {
@@ -212,7 +222,7 @@ class FeatureHasher(Hasher):
         return np.concatenate([np.empty((0, self.code_length), np.float32), *parts])
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
-        return self.encoder.predict(images, batch_size=128, verbose=0)
+        return predict(self.encoder, images, 128)
 
     def encode_set(self, image_set: ImageSet) -> np.ndarray:
         return codes.pack(codes.binarize(self.embed_features(self.describe(image_set))))

@@ -18,10 +18,11 @@ from tfhash.data.pipeline import Augment, FlipAndShift, random_view
 from tfhash.errors import UserError
 from tfhash.hashers.backbone_settings import BackboneSettings, build_backbone
 from tfhash.networks.encoder import FeatureEncoder
-from tfhash.networks.features import Standardise, cached_features
+from tfhash.networks.features import Standardise, cached_features, parts
 from tfhash.networks.hash_layer import HashNetwork
 
 SPACES = ("pixels", "features")
+_AT_ONCE = 2**26  # bytes of images that go to a network in one call
 ADAPT = 2048  # images that the statistics of features are taken of, where the backbone learns
 
 
@@ -76,6 +77,25 @@ class Space(abc.ABC):
         """H of images uint8 [n, S, S, 3] -> float32 [n, k]."""
 
 
+def predict(network: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """What a network answers of images [n > 0, S, S, 3], in batches as `network.predict` has them.
+
+    That would copy all images first. Of many images a progress bar is shown.
+    """
+    at_once = batch_size * max(1, _AT_ONCE // (batch_size * images[0].nbytes))
+    starts = range(0, len(images), at_once)
+    bar: Any = None
+    if len(images) > 10_000:
+        bar = keras.utils.Progbar(len(images), unit_name="image")
+    answers = []
+    for start in starts:
+        some = images[start : start + at_once]
+        answers.append(network.predict(some, batch_size=batch_size, verbose=0))
+        if bar is not None:
+            bar.add(len(some))
+    return np.concatenate(answers)
+
+
 def check_flat(items: Any, shape: Sequence[int], what: str) -> None:
     """ValueError where items are not [n, *shape]; a size that a graph does not know yet passes."""
     received = tuple(items.shape)
@@ -115,7 +135,7 @@ class PixelSpace(Space):
         return images[:, None]
 
     def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
-        return hash_network.predict(images, batch_size=256, verbose=int(len(images) > 10_000))
+        return predict(hash_network, images, 256)
 
     def hash_network(
         self,
@@ -172,17 +192,22 @@ class FeatureSpace(Space):
         self.item_shape = (components or width,)
         self.standardise = Standardise(width, components)
 
-    def _raw(self, images: np.ndarray) -> np.ndarray:
+    def _raw(self, images: np.ndarray, mirrored: bool = False) -> np.ndarray:
         check_flat(images, (self.image_size, self.image_size, 3), "images")
-        return cached_features(self.backbone, images, self.settings.cache_dir)
+        return cached_features(self.backbone, images, self.settings.cache_dir, mirrored)
 
     def inputs(self, images: np.ndarray, learnable: np.ndarray) -> np.ndarray:
         """uint8 [n, S, S, 3] -> float32 [n, views, F]; the statistics are those of `learnable`."""
+        storage = self.settings.storage
         views = [self._raw(images)]
-        self.standardise.adapt(views[0][learnable])
+        self.standardise.adapt(views[0], learnable, storage)
         if self.settings.flip:
-            views.append(self._raw(np.ascontiguousarray(images[:, :, ::-1])))
-        return np.stack([self.standardise(view).numpy() for view in views], axis=1)
+            views.append(self._raw(images, mirrored=True))
+        everything = np.arange(len(images))
+        inputs = storage.empty((len(images), len(views), *self.item_shape), np.float32)
+        for number, view in enumerate(views):
+            self.standardise.of(view, everything, inputs[:, number])
+        return inputs
 
     def hash_network(
         self,
@@ -197,8 +222,12 @@ class FeatureSpace(Space):
         return network
 
     def embed(self, hash_network: HashNetwork, images: np.ndarray) -> np.ndarray:
-        features = self.standardise(self._raw(images)).numpy()
-        return hash_network.predict(features, batch_size=1024, verbose=0)
+        raw = self._raw(images)
+        answers = []
+        for some in parts(len(raw)):
+            features = self.standardise(raw[some]).numpy()
+            answers.append(hash_network.predict(features, batch_size=1024, verbose=0))
+        return np.concatenate(answers)
 
     def encoder(self, hash_network: HashNetwork) -> keras.Model:
         return FeatureEncoder(self.backbone, self.standardise, hash_network)

@@ -225,14 +225,21 @@ class BGDH(HashNetworkHasher):
     def graph_features(self, data: LearningData) -> np.ndarray:
         """By what images are near in the graph, the labelled ones first: float32 [n, F]."""
         images = _images_of(data)
-        if self.config.space == "features":
-            return data.inputs[images, 0]
-        network: Any = self.hash_network.backbone
-        if self.config.graph_of == "pixels":
-            network = descriptors.pixels(self.image_size)
-        batches = np.split(images, range(_BATCH, len(images), _BATCH))
-        features = [network(data.inputs[b, 0].astype(np.float32), training=False) for b in batches]
-        return np.concatenate([keras.ops.convert_to_numpy(f).astype(np.float32) for f in features])
+        network: Any = None
+        if self.config.space == "pixels":
+            on_pixels = self.config.graph_of == "pixels"
+            network = (
+                descriptors.pixels(self.image_size) if on_pixels else self.hash_network.backbone
+            )
+        width = data.inputs.shape[-1] if network is None else network.output_shape[-1]
+        features = self.settings.storage.empty((len(images), width), np.float32)
+        for start in range(0, len(images), _BATCH):
+            batch = data.inputs[images[start : start + _BATCH], 0]
+            if network is not None:
+                answer = network(batch.astype(np.float32), training=False)
+                batch = keras.ops.convert_to_numpy(answer)
+            features[start : start + _BATCH] = batch
+        return features
 
 
 def _images_of(data: LearningData) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,22 +13,28 @@ import tensorflow as tf
 from keras import layers
 from sklearn.decomposition import PCA
 
-from tfhash import npz
-from tfhash.errors import unwritable
+from tfhash.storage import rows
+from tfhash.storage.place import Storage
 
 CHUNK = 2048
 BATCH = 128
 _TRACED = "_traced_by_tfhash"
 
 
-def fingerprint(network: keras.Model, images: np.ndarray) -> str:
+def fingerprint(network: keras.Model, images: np.ndarray, mirrored: bool = False) -> str:
     """32 hexadecimal digits of the network's structure and weights, and of the images."""
     digest = hashlib.sha256(_structure(network).encode())
     digest.update(f"{images.shape} {images.dtype} {network.dtype_policy.name}".encode())
     for weight in network.weights:
         digest.update(np.ascontiguousarray(keras.ops.convert_to_numpy(weight)).data)
-    digest.update(np.ascontiguousarray(images).data)
+    for start in range(0, len(images), BATCH):
+        digest.update(np.ascontiguousarray(_views(images, start, start + BATCH, mirrored)).data)
     return digest.hexdigest()[:32]
+
+
+def _views(images: np.ndarray, start: int, stop: int, mirrored: bool) -> np.ndarray:
+    some = images[start:stop]
+    return some[:, :, ::-1] if mirrored else some
 
 
 def weights_digest(network: keras.Model) -> str:
@@ -59,63 +64,53 @@ def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def cached_features(
-    network: keras.Model, images: np.ndarray, cache_dir: str | Path | None
+    network: keras.Model,
+    images: np.ndarray,
+    cache_dir: str | Path | None,
+    mirrored: bool = False,
 ) -> np.ndarray:
-    """network(images): uint8 [n, S, S, 3] -> float32 [n, F].
+    """network(images): uint8 [n, S, S, 3] -> float32 [n, F]; mirrored: of their mirror images.
 
-    They are kept in cache_dir/FINGERPRINT/ in chunks, so that an interrupted computation goes on
-    where it stopped and a second one only reads; with None, they are not kept. A damaged chunk is
-    told, and computed anew. Shows a progress bar while it computes. UserError where the folder
-    cannot be written.
+    They are kept in a file in cache_dir/FINGERPRINT/ and read from there, so that an interrupted
+    computation goes on where it stopped and a second one only reads; with None, they are in memory
+    and not kept. What is damaged is told, and computed anew. Shows a progress bar while it
+    computes. UserError where the folder cannot be written.
     """
     forward = _forward(network)
 
-    def compute(start: int) -> np.ndarray:
-        chunk = images[start : start + CHUNK]
-        parts = [forward(chunk[i : i + BATCH]).numpy() for i in range(0, len(chunk), BATCH)]
-        return np.concatenate(parts).astype(np.float32)
+    def compute(start: int, stop: int) -> np.ndarray:
+        starts = range(start, stop, BATCH)
+        parts = [forward(_views(images, i, min(i + BATCH, stop), mirrored)) for i in starts]
+        return np.concatenate([part.numpy() for part in parts]).astype(np.float32)
 
-    starts = range(0, len(images), CHUNK)
+    count = len(images)
     if cache_dir is None:
-        return np.concatenate([compute(start) for start in starts])
-    directory = Path(cache_dir).expanduser() / fingerprint(network, images)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable("`cache_dir`", cache_dir, error) from None
-    paths = {start: directory / f"{start:09d}.npz" for start in starts}
-    chunks = {}
-    for start, path in paths.items():
-        chunk = _read(path, len(images) - start)
-        if chunk is not None:
-            chunks[start] = chunk
-    missing = [start for start in starts if start not in chunks]
-    bar: Any = keras.utils.Progbar(len(missing), unit_name="chunk") if missing else None
-    for start in missing:
-        chunks[start] = compute(start)
-        try:
-            npz.write(paths[start], {"features": chunks[start]}, np.savez)
-        except OSError as error:
-            raise unwritable("`cache_dir`", cache_dir, error) from None
-        bar.add(1)
-    return np.concatenate([chunks[start] for start in starts])
+        return _in_memory(compute, count)
+    chunks = -(-count // CHUNK)
+    bar: Any = None
+
+    def make(start: int, stop: int) -> tuple[np.ndarray, dict[str, Any]]:
+        nonlocal bar
+        bar = bar or keras.utils.Progbar(chunks, unit_name="chunk")
+        features = compute(start, stop)
+        bar.update(-(-stop // CHUNK))
+        return features, {}
+
+    folder = Path(cache_dir).expanduser() / fingerprint(network, images, mirrored)
+    width = network.output_shape[-1]
+    return rows.kept(folder, count, (width,), np.float32, make, CHUNK).array
 
 
-def _read(path: Path, most: int) -> np.ndarray | None:
-    """A chunk, float32 [CHUNK or `most` if fewer, F]; None where there is none, or a damaged one.
-
-    An .npz file, as its checksum tells one changed bit among the numbers.
-    """
-    if not path.is_file():
-        return None
-    try:
-        chunk = npz.read(path, ["features"])["features"]
-        if chunk.dtype != np.float32 or chunk.ndim != 2 or len(chunk) != min(CHUNK, most):
-            raise ValueError(f"{chunk.dtype} {list(chunk.shape)} in it")
-    except ValueError as error:
-        print(f"{path} is damaged ({error}): computed anew", file=sys.stderr, flush=True)
-        return None
-    return chunk
+def _in_memory(compute: Callable[[int, int], np.ndarray], count: int) -> np.ndarray:
+    """All features, never twice."""
+    features = compute(0, min(CHUNK, count))
+    if count > CHUNK:
+        first, features = features, np.empty((count, features.shape[1]), np.float32)
+        features[:CHUNK] = first
+        for start in range(CHUNK, count, CHUNK):
+            stop = min(start + CHUNK, count)
+            features[start:stop] = compute(start, stop)
+    return features
 
 
 def _forward(network: keras.Model) -> Callable[[np.ndarray], tf.Tensor]:
@@ -150,17 +145,55 @@ class Standardise(layers.Layer):
     def get_config(self) -> dict[str, Any]:
         return {"features": self.features, "components": self.components, "scale": self.scale}
 
-    def adapt(self, features: np.ndarray) -> None:
-        """Takes the statistics of features [n, F]; one that never varies is left unscaled."""
-        self.mean.assign(features.mean(axis=0, dtype=np.float64))
+    def adapt(
+        self,
+        features: np.ndarray,
+        positions: np.ndarray | None = None,
+        storage: Storage | None = None,
+    ) -> None:
+        """Takes the statistics of features [n, F]; one that never varies is left unscaled.
+
+        positions: of the rows that count; None: all. They are gathered part by part; storage: where
+        a copy stands that principal components are taken of.
+        """
+        if positions is None:
+            positions = np.arange(len(features))
+        mean = _sums(features, positions, lambda part: part) / len(positions)
+        self.mean.assign(mean)
         if self.scale:
-            deviation = features.std(axis=0, dtype=np.float64)
+            squares = _sums(features, positions, lambda part: np.square(part - mean))
+            deviation = np.sqrt(squares / len(positions))
             self.deviation.assign(np.where(deviation > 0, deviation, 1.0))
         if self.components:
-            scaled = ((features - self.mean.numpy()) / self.deviation.numpy()).astype(np.float64)
+            scaled = (storage or Storage()).empty((len(positions), self.features), np.float64)
+            for some in parts(len(positions)):
+                of_part = features[positions[some]] - self.mean.numpy()
+                scaled[some] = of_part / self.deviation.numpy()
             pca = PCA(self.components, svd_solver="covariance_eigh").fit(scaled)
             self.axes.assign(pca.components_.T / np.sqrt(pca.explained_variance_.mean()))
 
     def call(self, features):
         scaled = (features - self.mean) / self.deviation
         return keras.ops.matmul(scaled, self.axes) if self.components else scaled
+
+    def of(self, features: np.ndarray, positions: np.ndarray, into: np.ndarray) -> None:
+        """Writes what it makes of features[positions] into an array [n, F or components]."""
+        for some in parts(len(positions)):
+            into[some] = self(features[positions[some]]).numpy()
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Of `count` rows all, CHUNK at a time."""
+    return (slice(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK))
+
+
+def _sums(
+    features: np.ndarray, positions: np.ndarray, of: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Sums over rows of what `of` makes of some of them: float64 [F], row after row, as NumPy adds
+    up an array of all of them."""
+    total = np.zeros((1, features.shape[1]))
+    for some in parts(len(positions)):
+        part = of(features[positions[some]].astype(np.float64))
+        total = np.concatenate([total, part]).sum(axis=0, keepdims=True)
+    return total[0]

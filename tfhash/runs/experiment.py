@@ -23,6 +23,7 @@ from tfhash.names import shown
 from tfhash.runs import folder, provenance
 from tfhash.runs.configurations import Configurations
 from tfhash.runs.experiment_settings import Experiment
+from tfhash.storage.place import Storage
 from tfhash.training.run import CHECKPOINTS, Run
 
 TOP_QUERIES, TOP_RESULTS = 10, 10
@@ -44,7 +45,7 @@ def run(
     method = given.hasher_class
     method.start(settings)
     if image_set is None:
-        image_set = load_images(given.experiment)
+        image_set = load_images(given.experiment, settings.storage)
     tell(image_set)
     if not image_set.images.shape[1] and method.needs_pixels(settings):
         raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
@@ -99,17 +100,19 @@ def run(
     return content
 
 
-def load_data(config: Experiment) -> tuple[ImageSet, RetrievalSplits]:
-    """The images that config names, and their split."""
-    image_set = load_images(config)
+def load_data(
+    config: Experiment, storage: Storage | None = None
+) -> tuple[ImageSet, RetrievalSplits]:
+    """The images that config names, and their split; storage: as `load_images` has it."""
+    image_set = load_images(config, storage)
     tell(image_set)
     image_set = with_triplets(config, image_set)
     return image_set, split(config, image_set)
 
 
-def load_images(config: Experiment) -> ImageSet:
-    """The images that config names."""
-    return sources.load(**config.loading)
+def load_images(config: Experiment, storage: Storage | None = None) -> ImageSet:
+    """The images that config names; storage: where the pixels are, None: in memory."""
+    return sources.load(**config.loading, storage=storage)
 
 
 def tell(image_set: ImageSet) -> None:

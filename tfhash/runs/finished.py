@@ -15,6 +15,7 @@ from tfhash.errors import UserError
 from tfhash.hashers.base import Hasher
 from tfhash.networks import backbones
 from tfhash.runs import experiment, folder
+from tfhash.storage import place
 from tfhash.training.run import CHECKPOINTS, SAVED
 
 
@@ -25,13 +26,15 @@ def load(
     weights: str | Path | None = None,
     features_file: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    images_in: str = place.AUTO,
 ) -> Hasher:
     """The hasher in a folder that `Hasher.save` wrote, or in the run folder of tfhash.train.
 
     It is ready to encode. weights, features_file: where the file of the backbone's weights or of
     given descriptors is now; by default where the run had it. allow_pickle_weights: read weights
     that are a pickle (.npy), which can run any code; what the folder says of that does not count.
-    cache_dir: where features are kept; None: nowhere. UserError for another or a damaged folder,
+    cache_dir: where features are kept; None: nowhere. images_in: memory, disk (files in cache_dir)
+    or auto, see docs/own-data.md. UserError for another or a damaged folder,
     where a run is not finished, and where a file that it needs is gone.
     """
     directory = Path(directory).expanduser()
@@ -41,7 +44,7 @@ def load(
         for name, path in given.items()
         if path is not None or name == "cache_dir"
     }
-    own["allow_pickle_weights"] = allow_pickle_weights
+    own |= {"allow_pickle_weights": allow_pickle_weights, "images_in": images_in}
     if (directory / SAVED).is_file():
         return _saved(directory, own)
     configurations, metrics = folder.read(directory, own)
@@ -82,5 +85,6 @@ def sample_images(model_dir: str | Path, count: int, **own: Any) -> np.ndarray:
     """
     given, _ = folder.read(Path(model_dir), own)
     if given.experiment.dataset in sources.names():
-        return folder.spread(experiment.load_images(given.experiment).images, count)
+        images = experiment.load_images(given.experiment, given.settings.storage).images
+        return folder.spread(images, count)
     return folder.read_samples(Path(model_dir), count)

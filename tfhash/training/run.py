@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfhash.errors import NO_LOCKS, NotNowError, UserError, unwritable
+from tfhash.errors import UserError, unwritable
 from tfhash.names import encoded
+from tfhash.storage.locks import lock
 
 CHECKPOINTS = "checkpoints"
 SAVED = "hasher.json"  # what `Hasher.save` says of a hasher beside its weights
 WORK = (CHECKPOINTS, SAVED)  # what tells that a run has begun
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -87,36 +86,6 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes directory/name in one move."""
         self.write_text(name, json.dumps(content, indent=1) + "\n")
-
-
-@contextlib.contextmanager
-def lock(directory: Path, setting: str, wait: bool = False) -> Iterator[None]:
-    """Holds a folder, which is made, against other processes; the kernel frees it when one dies.
-
-    setting: what names the folder, for the error. wait: until it is free. NotNowError where
-    another process holds it, UserError where it cannot be made or written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = open(directory / _LOCK, "a+b", buffering=0)
-    except OSError as error:
-        raise unwritable(f"`{setting}`", directory, error) from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            raise NotNowError(
-                f"`{setting}`: process {file.read(20).decode() or '?'} works in {directory}; "
-                "allowed: to wait for its end, or another folder"
-            ) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise unwritable(f"`{setting}`", directory, error) from None
-        with contextlib.suppress(OSError):  # the number is for the message alone
-            file.truncate(0)
-            file.write(str(os.getpid()).encode())
-        yield
 
 
 def write_text(path: Path, text: str) -> None:
