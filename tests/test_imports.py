@@ -35,7 +35,7 @@ FLOORS = (
     ("tfhash.methods",),
     ("tfhash.runs",),
     ("tfhash.report",),
-    ("tfhash.train", "tfhash.evaluate", "tfhash.top_results"),
+    ("tfhash.train", "tfhash.evaluate", "tfhash.top_results", "tfhash.prepare_nus_wide"),
     ("tfhash.benchmark",),
     ("tfhash.export", "tfhash.serving"),
 )
@@ -44,7 +44,7 @@ DOORS = ("tfhash", "tfhash.__main__")
 
 MAINS = (
     "tfhash.train tfhash.evaluate tfhash.top_results tfhash.benchmark.__main__ "
-    "tfhash.benchmark.headers "
+    "tfhash.benchmark.headers tfhash.prepare_nus_wide "
     "tfhash.report.__main__ tfhash.cli "
     "tfhash.search.__main__ "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 # In the order in which a user needs them.
 COMMANDS = (
+    "prepare_nus_wide",
     "train",
     "evaluate",
     "benchmark",
