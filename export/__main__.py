@@ -138,8 +138,9 @@ def export_file(
     encoder = folded(encoder, images if verified else None) if fold else encoder
     if kind == "tflite":
         path, codes = export_dir / f"encoder_{precision}.tflite", tflite.codes
-        # What int8 is compared on is not what it was calibrated on.
-        calibration, images = (images[::2], images[1::2]) if calibrated else (None, images)
+        calibration = None
+        if calibrated and images is not None:  # it is compared on others than it is calibrated on
+            calibration, images = images[::2], images[1::2]
         tflite.save(encoder, **arguments, precision=precision, path=path, calibration=calibration)
     else:
         path, codes = export_dir / "encoder.onnx", onnx.codes

@@ -75,11 +75,12 @@ def lists(root: Path) -> dict[str, Listed]:
 
 
 def _list(file: Path) -> Listed:
-    paths, rows = [], []
+    paths: list[str] = []
+    rows: list[list[int]] = []
     for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        path, *labels = line.split()[:1] + line.split()[1:] if line.split() else [""]
-        if not path:
+        if not line.strip():
             continue
+        path, *labels = line.split()
         if not labels or set(labels) - {"0", "1"} or (rows and len(labels) != len(rows[0])):
             raise _wrong(f"line {number} of {file.name}: {line[:40]!r}", "`path l1 … lC`, 0 or 1")
         paths.append(PurePosixPath(path).as_posix())
@@ -88,9 +89,8 @@ def _list(file: Path) -> Listed:
         raise _wrong(f"no line in {file.name}", "`path l1 … lC`")
     if repeated := len(paths) - len(set(paths)):
         raise _wrong(f"{repeated} lines of {file.name} that repeat an image", "one of each")
-    labels = np.array(rows, np.uint8)
-    concepts = tuple(f"concept{number + 1:02d}" for number in range(labels.shape[1]))
-    return Listed(tuple(paths), labels, concepts, len(paths))
+    concepts = tuple(f"concept{number + 1:02d}" for number in range(len(rows[0])))
+    return Listed(tuple(paths), np.array(rows, np.uint8), concepts, len(paths))
 
 
 def _column(file: Path, count: int) -> np.ndarray:
