@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash.data import cifar10, image_files, sources
+from tfhash.data import image_files, prepared, sources
 from tfhash.errors import NotNowError, UserError
 from tfhash.storage import memory
 from tfhash.storage.place import Storage
@@ -223,7 +223,7 @@ def test_a_disk_without_room_is_one_line_before_anything_is_decoded(
 READER = """
     import sys, time
     from pathlib import Path
-    from tfhash.data import cifar10, image_files, sources
+    from tfhash.data import image_files, prepared, sources
     from tfhash.storage.place import Storage
 
     image_files._BLOCK = 2
@@ -286,8 +286,8 @@ def test_of_two_processes_one_decodes_and_the_other_waits_and_reads(photos):
 @pytest.mark.skipif(not TFDS_DIR.is_dir(), reason="../shared/data/tfds is not here")
 def test_cifar10_on_disk_is_that_in_memory(tmp_path, monkeypatch):
     """Of 50 images; the second start reads none of them."""
-    monkeypatch.setattr(cifar10, "SPLITS", ("train[:30]", "test[:20]"))
-    monkeypatch.setattr(cifar10, "_READ_BATCH", 8)
+    monkeypatch.setattr(prepared, "CIFAR10_SPLITS", ("train[:30]", "test[:20]"))
+    monkeypatch.setattr(prepared, "_READ_BATCH", 8)
     expected = sources.load("cifar10", data_dir=TFDS_DIR, image_size=9)
     assert len(expected.ids) == 50 and list(expected.ids) == sorted(expected.ids)
     storage = Storage("disk", tmp_path)
@@ -295,4 +295,4 @@ def test_cifar10_on_disk_is_that_in_memory(tmp_path, monkeypatch):
         found = sources.load("cifar10", data_dir=TFDS_DIR, image_size=9, storage=storage)
         assert isinstance(found.images, np.memmap)
         assert_same(found, expected)
-        monkeypatch.setattr(cifar10, "_resized", None)
+        monkeypatch.setattr(prepared.Prepared, "_resized", None)

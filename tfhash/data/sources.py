@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfhash.data import cifar10, copies, folder, image_files, mosaics, table, tf_dataset
 from tfhash.data import class_names as names_of_classes
+from tfhash.data import copies, folder, image_files, mosaics, prepared, table, tf_dataset
 from tfhash.data import images as image_ops
 from tfhash.data.image_files import Reading
 from tfhash.errors import UserError
@@ -34,7 +34,8 @@ class ImageSet:
     a sentence each. triplets: int64 [T, 3], positions of images (query, positive, negative) of
     which a user said that the positive is nearer to the query; None where nobody did. first: int64
     [n], the position of the image that each is a copy of, its own where of none; copies stand in
-    one part of a split. None: whatever copies there are, each image stands for itself. Raises
+    one part of a split. None: whatever copies there are, each image stands for itself. of_list: of
+    each image train, test or database, for `protocol`=lists; None where nobody listed them. Raises
     ValueError where these do not hold.
     """
 
@@ -46,6 +47,7 @@ class ImageSet:
     notes: tuple[str, ...] = ()
     triplets: np.ndarray | None = None
     first: np.ndarray | None = None
+    of_list: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.ids)
@@ -96,6 +98,7 @@ def load(
     duplicates: str | None = None,
     labels_csv: str | os.PathLike | None = None,
     storage: Storage | None = None,
+    lists: bool = False,
 ) -> ImageSet:
     """The data set `name`, every image resized to image_size x image_size pixels.
 
@@ -108,7 +111,8 @@ def load(
     not searched.
     labels_csv: the labels of csv, see table.read_table; without data_dir the images of csv have no
     pixels, and only given descriptors can tell them apart. storage: where the pixels of files are;
-    None: in memory. Raises UserError, naming the flag.
+    None: in memory. lists: of nus_wide the images of the lists of papers, not of the owners. Raises
+    UserError, naming the flag.
     """
     if name not in _SOURCES:
         raise UserError(f"`dataset`={name}: expected one of {', '.join(_SOURCES)}")
@@ -125,7 +129,11 @@ def load(
     storage = storage or Storage()
     reading = Reading(image_size or FILES_SIZE, unreadable, max_image_megapixels, storage)
     image_set = _SOURCES[name](
-        data_dir=data_dir, image_size=image_size, reading=reading, labels_csv=labels_csv
+        data_dir=data_dir,
+        image_size=image_size,
+        reading=reading,
+        labels_csv=labels_csv,
+        lists=lists,
     )
     if duplicates is None and name in _WITHOUT_COPIES or not image_set.images.size:
         return image_set
@@ -200,8 +208,8 @@ def _digits(*, image_size: int | None, **_) -> ImageSet:
 
 
 def _cifar10(*, data_dir, image_size: int | None, reading: Reading, **_) -> ImageSet:
-    """CIFAR-10 from TFDS: see cifar10.read."""
-    return ImageSet("cifar10", *cifar10.read(data_dir, image_size, reading.storage))
+    """CIFAR-10 from TFDS: see prepared.cifar10."""
+    return ImageSet("cifar10", *prepared.cifar10(data_dir, image_size, reading.storage))
 
 
 def _cifar10_mosaics(*, data_dir, image_size: int | None, reading: Reading, **_) -> ImageSet:
@@ -226,6 +234,12 @@ def _cifar10_mosaics(*, data_dir, image_size: int | None, reading: Reading, **_)
         ids=tuple(f"{mosaics.NAME}/{index:05d}" for index in range(mosaics.COUNT)),
         notes=(mosaics.PROXY,),
     )
+
+
+def _nus_wide(*, data_dir, reading: Reading, lists: bool, **_) -> ImageSet:
+    """NUS-WIDE as tfhash.prepare_nus_wide has prepared it: see prepared.nus_wide."""
+    *read, of_list = prepared.nus_wide(data_dir, reading.size, reading.storage, lists)
+    return ImageSet("nus_wide", *read, of_list=tuple(of_list.tolist()) if lists else None)
 
 
 def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
@@ -253,11 +267,12 @@ def _csv(*, data_dir, reading: Reading, labels_csv, **_) -> ImageSet:
     return ImageSet("csv", *read)
 
 
-_WITHOUT_COPIES = ("digits", "cifar10", mosaics.NAME)
+_WITHOUT_COPIES = ("digits", "cifar10", mosaics.NAME, "nus_wide")
 _SOURCES: dict[str, Callable[..., ImageSet]] = {
     "digits": _digits,
     "cifar10": _cifar10,
     mosaics.NAME: _cifar10_mosaics,
+    "nus_wide": _nus_wide,
     "folder": _folder,
     "csv": _csv,
     "images": _images,

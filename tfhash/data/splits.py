@@ -22,6 +22,7 @@ PARTS = ("query", "database", "labelled", "validation", "unlabelled")
 _QUERY_ORDER, _LABELLED_ORDER, _CLASS_ORDER, _HALVES_ORDER = range(4)
 
 TRIPLETS = "triplets"  # the protocol of `from_triplets`, which knows no labels
+LISTS = "lists"  # that of `from_lists`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -178,6 +179,41 @@ def from_triplets(
         seed=seed,
         fingerprint=_fingerprint(description, image_set, parts | triplet_images),
         held_out=held_out,
+        **parts,
+    )
+
+
+def from_lists(
+    image_set: ImageSet, *, seed: int, validation_fraction: float = 0.1
+) -> RetrievalSplits:
+    """The split that lists of papers have: test is the query, all other images are the database.
+
+    train is labelled, of which validation_fraction (0 to 0.5, rounded), by the seed, is held out
+    for validation; what stands in neither list is unlabelled. UserError where nobody listed the
+    images.
+    """
+    if image_set.of_list is None:
+        raise UserError(
+            f"`protocol`={LISTS}: {image_set.name} has no lists; allowed: `dataset`=nus_wide"
+        )
+    if not 0 <= validation_fraction <= 0.5:
+        raise UserError(f"`validation_fraction`={validation_fraction}: expected 0 to 0.5")
+    of_list = np.array(image_set.of_list)
+    train = np.flatnonzero(of_list == "train")
+    order = random_order(len(of_list), seed, _LABELLED_ORDER)
+    held_out = order[np.isin(order, train)][: round(validation_fraction * len(train))]
+    parts = {
+        "query": np.flatnonzero(of_list == "test"),
+        "database": np.flatnonzero(of_list != "test"),
+        "labelled": np.setdiff1d(train, held_out),
+        "validation": np.sort(held_out),
+        "unlabelled": np.flatnonzero(of_list == "database"),
+    }
+    description = f"{LISTS}(validation={validation_fraction:g})"
+    return RetrievalSplits(
+        protocol=description,
+        seed=seed,
+        fingerprint=_fingerprint(description, image_set, parts),
         **parts,
     )
 

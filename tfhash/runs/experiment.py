@@ -136,6 +136,10 @@ def split(config: Experiment, image_set: ImageSet) -> RetrievalSplits:
         parts = splits.from_triplets(
             image_set, seed=seed, held_out_fraction=config.held_out_fraction
         )
+    elif config.protocol == splits.LISTS:
+        parts = splits.from_lists(
+            image_set, seed=seed, validation_fraction=config.validation_fraction
+        )
     else:
         parts = splits.make(
             image_set,

@@ -19,6 +19,7 @@ class Experiment(Configuration):
     dataset: str = setting(
         "digits",
         "digits, cifar10; cifar10_mosaics: a proxy for images of several labels, made of cifar10; "
+        "nus_wide: prepared by tfhash.prepare_nus_wide; "
         "folder: one subfolder of --data_dir a class, and unlabelled/; csv: files of --data_dir "
         "with the labels of --labels_csv; images: files of --data_dir without labels",
         group="data",
@@ -67,8 +68,9 @@ class Experiment(Configuration):
     )
     protocol: str = setting(
         "per_class",
-        "how the images are split: per_class, unseen_classes, triplets",
-        choices=(*splits.PROTOCOLS, splits.TRIPLETS),
+        "how the images are split: per_class, unseen_classes, triplets; lists: as train.txt and "
+        "test.txt of nus_wide have it",
+        choices=(*splits.PROTOCOLS, splits.TRIPLETS, splits.LISTS),
         group="split",
     )
     queries_per_class: int = setting(
@@ -147,4 +149,6 @@ class Experiment(Configuration):
     def loading(self) -> dict[str, Any]:
         """What decides which images are loaded, by the names that `sources.load` has for it."""
         names = "data_dir image_size unreadable max_image_megapixels duplicates labels_csv".split()
-        return {"name": self.dataset, **{name: getattr(self, name) for name in names}}
+        lists = self.protocol == splits.LISTS
+        of_flags = {name: getattr(self, name) for name in names}
+        return {"name": self.dataset, "lists": lists, **of_flags}

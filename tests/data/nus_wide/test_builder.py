@@ -14,7 +14,11 @@ pytest.importorskip("dill", reason="the tests of TFDS need dill")
 import tensorflow_datasets as tfds  # noqa: E402
 
 from tfhash import prepare_nus_wide  # noqa: E402
+from tfhash.data import sources, splits  # noqa: E402
 from tfhash.data.nus_wide import builder as builders  # noqa: E402
+from tfhash.errors import UserError  # noqa: E402
+from tfhash.runs.experiment_settings import Experiment  # noqa: E402
+from tfhash.storage.place import Storage  # noqa: E402
 
 CONCEPTS = [f"c{n:02d}" for n in range(23)]  # of which the last two are the rarest
 PATHS = [f"{'actor' if n % 2 else 'zoo'}/{n:04d}_{900 + n}.jpg" for n in range(30)]
@@ -42,7 +46,7 @@ def write_owners(root: Path):
 
 def write_lists(root: Path):
     hot = labels()[:, :21]
-    for name, rows in (("train", range(4)), ("test", range(4, 8)), ("database", range(8, 20))):
+    for name, rows in (("train", range(4)), ("test", range(4, 8)), ("database", range(2, 20))):
         lines = [f"images/{Path(PATHS[n]).name} {' '.join(map(str, hot[n]))}" for n in rows]
         (root / f"{name}.txt").write_text("\n".join(lines))
     write_images(root / "Flickr")
@@ -123,6 +127,54 @@ def test_lists_keep_their_split(prepare, tmp_path):
     assert set(found) == {f"images/{Path(PATHS[n]).name}" for n in (4, 6, 7)}
     item = found[f"images/{Path(PATHS[4]).name}"]
     assert {name.decode() for name in item["concepts"]} == {"concept01", "concept05"}
+
+
+def test_the_owners_images_are_a_data_set(prepare, tmp_path):
+    prepare(write_owners)
+    for storage in (None, Storage("disk", tmp_path / "cache")):
+        where = {"data_dir": tmp_path / "tfds", "image_size": 8, "storage": storage}
+        found = sources.load("nus_wide", **where)
+        assert list(found.ids) == sorted(
+            set(PATHS) - {PATHS[21], PATHS[22], LOST, BROKEN}
+        ) and found.class_names == (*CONCEPTS[:20], "c20")
+        numbers = [PATHS.index(path) for path in found.ids]
+        np.testing.assert_array_equal(found.labels, labels()[numbers][:, :21])
+        red = found.images.mean((1, 2))[:, 0]
+        assert np.abs(red - [10 * n % 250 for n in numbers]).max() < 6  # JPEG
+        assert isinstance(found.images, np.memmap) == (storage is not None)
+        assert found.notes == (
+            "26 images: not 193,734 or 195,834, as papers count",
+            "1 images that are listed are lost",
+            "1 images that are listed are unreadable",
+        )
+
+
+def test_the_split_of_lists(prepare, tmp_path):
+    prepare(write_lists, "--config=lists")
+    experiment = Experiment(dataset="nus_wide", data_dir=str(tmp_path / "tfds"), protocol="lists")
+    found = sources.load(**experiment.loading)
+    parts = splits.from_lists(found, seed=0, validation_fraction=0.4)
+    names = [int(name[7:11]) for name in found.ids]  # the numbers of images
+    of = {part: {names[row] for row in getattr(parts, part)} for part in splits.PARTS}
+    assert of["query"] == {4, 6, 7} and of["unlabelled"] == set(range(8, 20))
+    assert of["labelled"] | of["validation"] == {0, 1, 2} and len(of["validation"]) == 1
+    assert of["database"] == {0, 1, 2, *range(8, 20)}
+    assert parts.protocol == "lists(validation=0.4)"
+    assert (
+        parts.fingerprint != splits.from_lists(found, seed=1, validation_fraction=0.4).fingerprint
+    )
+    digits = sources.load("digits")
+    with pytest.raises(
+        UserError, match="`protocol`=lists: digits has no lists; allowed: `dataset`"
+    ):
+        splits.from_lists(digits, seed=0)
+
+
+def test_what_is_not_prepared_is_told_how_to_be():
+    with pytest.raises(UserError, match="no prepared nus_wide/owners there; prepare it once with "):
+        sources.load("nus_wide")
+    with pytest.raises(UserError, match="nus_wide/lists there; .* --config=lists and give"):
+        sources.load("nus_wide", data_dir="no/such", lists=True)
 
 
 def spoilt(name, content):

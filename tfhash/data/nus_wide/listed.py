@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -60,6 +60,7 @@ def lists(root: Path) -> dict[str, Listed]:
     """What train.txt, test.txt and, where it is there, database.txt list: `path l1 … lC` a line.
 
     These files do not name their concepts: they are called concept01 and so on, by their columns.
+    Of database.txt those images stay that train.txt and test.txt do not have.
     UserError for other files, and for an image that train.txt and test.txt both have.
     """
     found = {}
@@ -71,7 +72,17 @@ def lists(root: Path) -> dict[str, Listed]:
         raise _wrong(f"lists of {sorted(widths)} labels an image", "as many in each")
     if common := set(found["train"].paths) & set(found["test"].paths):
         raise _wrong(f"{len(common)} images both in train.txt and test.txt", "each in one")
+    if "database" in found:
+        found["database"] = _without(
+            found["database"], {*found["train"].paths, *found["test"].paths}
+        )
     return found
+
+
+def _without(part: Listed, paths: Collection[str]) -> Listed:
+    rows = [row for row, path in enumerate(part.paths) if path not in paths]
+    names = tuple(part.paths[row] for row in rows)
+    return Listed(names, part.labels[rows], part.concepts, len(rows))
 
 
 def _list(file: Path) -> Listed:
