@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -72,6 +73,20 @@ def own_flags() -> Iterator[None]:
         finally:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[[int], list[int]]:
+    """free_ports(count): ports of this machine that nobody listens on."""
+
+    def find(count: int) -> list[int]:
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+            for one in sockets:
+                one.bind(("127.0.0.1", 0))
+            return [one.getsockname()[1] for one in sockets]
+
+    return find
 
 
 @pytest.fixture(scope="session", autouse=True)
