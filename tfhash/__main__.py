@@ -10,6 +10,7 @@ from pathlib import Path
 # In the order in which a user needs them.
 COMMANDS = (
     "train",
+    "deploy_training",
     "evaluate",
     "benchmark",
     "report",

@@ -99,6 +99,11 @@ def help_groups() -> dict[str, list[str]]:
     return groups
 
 
+def default_directory(asked: Experiment) -> str:
+    """The run folder of an experiment for which none is named."""
+    return f"runs/{asked.method}_{asked.dataset}_{asked.code_length}"
+
+
 def run(
     given: Configurations, target: Run, command: str, image_set: ImageSet | None = None
 ) -> dict[str, Any]:
@@ -119,10 +124,7 @@ def run(
 
 def main(argv: list[str]) -> int:
     given = configurations()
-    asked = given.experiment
-    directory = Path(
-        flags.FLAGS.model_dir or f"runs/{asked.method}_{asked.dataset}_{asked.code_length}"
-    )
+    directory = Path(flags.FLAGS.model_dir or default_directory(given.experiment))
     writes = True
     if getattr(given.settings, "strategy", None) == "multi_worker":
         writes = read_cluster(os.environ.get("TF_CONFIG")).is_first

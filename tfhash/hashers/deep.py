@@ -128,6 +128,13 @@ class HashNetworkHasher(Hasher):
         start_strategy(settings.strategy, settings.worker_wait)
 
     @classmethod
+    def end(cls, settings: DeepSettings) -> None:
+        # Who left before the first worker has written all would not be there for another try.
+        strategy = make_strategy(settings.strategy)
+        with together(strategy):
+            check_same(strategy, "what they did", "all")
+
+    @classmethod
     def lasting(cls, settings: DeepSettings) -> tuple:
         return settings.strategy, settings.xla
 
