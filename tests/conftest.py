@@ -76,15 +76,18 @@ def own_flags() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def free_ports() -> Callable[[int], list[int]]:
-    """free_ports(count): ports of this machine that nobody listens on."""
+def free_ports() -> Callable[..., list[int]]:
+    """free_ports(count): ports of this machine that nobody listens on; in_a_row: one by one."""
 
-    def find(count: int) -> list[int]:
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-            for one in sockets:
-                one.bind(("127.0.0.1", 0))
-            return [one.getsockname()[1] for one in sockets]
+    def find(count: int, in_a_row: bool = False) -> list[int]:
+        while True:
+            ports: list[int] = []
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+                for _ in range(count):
+                    one = stack.enter_context(socket.socket())
+                    one.bind(("127.0.0.1", ports[-1] + 1 if in_a_row and ports else 0))
+                    ports.append(one.getsockname()[1])
+                return ports
 
     return find
 
