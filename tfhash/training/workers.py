@@ -7,12 +7,13 @@ weights; the first one alone writes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,6 +132,8 @@ def meet(wait: float) -> tf.distribute.Strategy:
         coordinated_jobs=jobs,
     )
     context.context().coordination_service.cluster_register_with_barrier = True
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":  # as `tfhash.cli.quiet` sets it
+        tf.get_logger().setLevel("WARNING")  # else each collective operation has its line
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.UnknownError as error:
@@ -175,13 +178,18 @@ def check_same(strategy: tf.distribute.Strategy, what: str, value: Any) -> None:
         return
     digest = hashlib.sha256(repr(value).encode()).digest()
     own = tf.constant([int.from_bytes(digest[:7])], tf.int64)
-    # Only within a graph can workers gather.
-    found = tf.function(lambda: strategy.gather(own, axis=0))().numpy()
+    found = _gather(strategy)(own).numpy()
     if (found != found[0]).any():
         raise UserError(
             f"the workers differ in {what}; allowed: the same flags and data, and one `model_dir` "
             "in a folder that they share"
         )
+
+
+@functools.cache
+def _gather(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What a tensor is on all workers, one after the other; only within a graph can they gather."""
+    return tf.function(lambda own: strategy.gather(own, axis=0))
 
 
 def _first_line(error: tf.errors.OpError) -> str:
