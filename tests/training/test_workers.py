@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import tensorflow as tf
 
+from tfhash import train
 from tfhash.errors import NotNowError, UserError
+from tfhash.training.strategies import make_strategy
 from tfhash.training.workers import check_same, read_cluster, together
 
 WORKERS = {"worker": ["a:1", "b:1"]}
@@ -109,59 +110,60 @@ def test_a_process_alone_waits_for_nobody():
     check_same(tf.distribute.get_strategy(), "nothing", 1)
 
 
-def train(tf_config: str, *flags: str) -> tuple[subprocess.CompletedProcess, float]:
-    """The command with a TF_CONFIG, and the seconds that it took."""
-    command = [
-        sys.executable,
-        "-m",
-        "tfhash.train",
-        "--strategy=multi_worker",
-        "--groups=2",
-        *flags,
-    ]
-    begun = time.monotonic()
-    process = subprocess.run(
-        command,
-        capture_output=True,
+def meeting(tf_config: str) -> subprocess.Popen:
+    """A process that waits a second for the others, and tells what became of it."""
+    script = "from tfhash.training import workers\nworkers.meet(1)"
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
         env=os.environ | {"TF_CONFIG": tf_config},
     )
-    return process, time.monotonic() - begun
 
 
-def cluster(index: int, *ports: int) -> str:
+def config(index: int, *ports: int) -> str:
     addresses = [f"127.0.0.1:{port}" for port in ports]
     task = {"type": "worker", "index": index}
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
-@pytest.mark.parametrize("index", [0, 1])
-def test_workers_that_never_come(index, free_ports, tmp_path):
-    process, seconds = train(
-        cluster(index, *free_ports(2)), "--worker_wait=1", f"--model_dir={tmp_path}"
-    )
-    (line,) = process.stderr.splitlines()
-    assert process.returncode == 1
-    told = f"not all 2 workers came within 1 s (--worker_wait), seen from worker {index}"
-    assert line.startswith(f"tfhash.train: error: TF_CONFIG: {told}")
-    assert seconds < 60  # without the setting it waits for an hour, or for ever
+def test_a_meeting_that_fails_ends_soon(free_ports):
+    """The first one alone, the second one alone, and one whose port another program has.
 
-
-def test_a_port_in_use(free_ports, tmp_path):
+    Without a time to wait the first would wait for ever, and the second for an hour.
+    """
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = other.getsockname()[1]
-        process, _ = train(cluster(0, port, *free_ports(1)), f"--model_dir={tmp_path}")
-    (line,) = process.stderr.splitlines()
-    assert process.returncode == 1
-    assert f"TF_CONFIG: this worker cannot listen at 127.0.0.1:{port}" in line
+        taken = other.getsockname()[1]
+        of_first, of_second, free = free_ports(2), free_ports(2), free_ports(1)
+        processes = [
+            meeting(config(0, *of_first)),
+            meeting(config(1, *of_second)),
+            meeting(config(0, taken, *free)),
+        ]
+        try:
+            ends = [process.communicate(timeout=240)[1] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+    for index in range(2):
+        told = f"not all 2 workers came within 1 s (`worker_wait`), seen from worker {index}"
+        assert f"tfhash.errors.NotNowError: TF_CONFIG: {told}" in ends[index]
+    assert f"NotNowError: TF_CONFIG: this worker cannot listen at 127.0.0.1:{taken}" in ends[2]
 
 
-def test_the_command_names_tf_config(tmp_path):
-    process, _ = train("{}", f"--model_dir={tmp_path / 'run'}")
-    (line,) = process.stderr.splitlines()
-    assert process.returncode == 2 and "error: TF_CONFIG: no workers" in line
-    assert "--strategy=multi_worker needs" in line
+def test_the_command_names_tf_config(command, tmp_path, monkeypatch):
+    """Before it makes a folder; and only where workers are asked for."""
+    monkeypatch.setenv("TF_CONFIG", "{}")
+    ended = command(train, "--strategy=multi_worker", f"--model_dir={tmp_path / 'run'}")
+    line = ended.line("tfhash.train")
+    assert "TF_CONFIG: no workers" in line and "--strategy=multi_worker needs" in line
     assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_of_workers_is_read_by_one_process(monkeypatch):
+    """The strategy of workers that have met nobody is that of one device."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert make_strategy("multi_worker") is tf.distribute.get_strategy()

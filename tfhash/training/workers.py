@@ -82,19 +82,19 @@ def read_cluster(text: str | None) -> Cluster:
     cluster = config.get("cluster") if isinstance(config, dict) else None
     if not isinstance(cluster, dict) or not cluster.get("worker", cluster.get("chief")):
         raise _refused(f"no workers in its cluster: {text[:200]}")
-    for kind, addresses in cluster.items():
-        if kind not in KINDS:
-            raise _refused(f"{kind!r} in its cluster; allowed there: {', '.join(KINDS)}")
+    for job, addresses in cluster.items():
+        if job not in KINDS:
+            raise _refused(f"{job!r} in its cluster; allowed there: {', '.join(KINDS)}")
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            raise _refused(f"{kind}: {json.dumps(addresses)}; allowed: a list of host:port")
+            raise _refused(f"{job}: json.dumps(addresses)}; allowed: a list of host:port")
     all_addresses = [address for addresses in cluster.values() for address in addresses]
     if len(cluster.get("chief", [0])) != 1 or len(set(all_addresses)) != len(all_addresses):
         raise _refused("two chiefs, or one address twice")
     task = config.get("task")
-    kind, index = (task.get(key) for key in ("type", "index")) if isinstance(task, dict) else (0, 0)
+    kind: Any = task.get("type") if isinstance(task, dict) else None
     if kind not in cluster:
         raise _refused(f"task {json.dumps(task)}; allowed as its type: {', '.join(cluster)}")
-    most = len(cluster[kind]) - 1
+    index, most = task.get("index"), len(cluster[kind]) - 1
     if type(index) is not int or not 0 <= index <= most:
         raise _refused(f"task index {json.dumps(index)}; allowed for a {kind}: 0 to {most}")
     return Cluster(cluster, kind, index)
