@@ -86,7 +86,7 @@ def read_cluster(text: str | None) -> Cluster:
         if job not in KINDS:
             raise _refused(f"{job!r} in its cluster; allowed there: {', '.join(KINDS)}")
         if not isinstance(addresses, list) or not all(map(_is_address, addresses)):
-            raise _refused(f"{job}: json.dumps(addresses)}; allowed: a list of host:port")
+            raise _refused(f"{job}: {json.dumps(addresses)}; allowed: a list of host:port")
     all_addresses = [address for addresses in cluster.values() for address in addresses]
     if len(cluster.get("chief", [0])) != 1 or len(set(all_addresses)) != len(all_addresses):
         raise _refused("two chiefs, or one address twice")
