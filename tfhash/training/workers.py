@@ -193,7 +193,8 @@ def _gather(strategy: tf.distribute.Strategy) -> Callable[[tf.Tensor], tf.Tensor
 
 
 def _first_line(error: tf.errors.OpError) -> str:
-    lines = [line.strip() for line in str(error.message).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("{{", "[[", "File "))]
+    """Of what an operation says the words that tell most, without its place in a graph."""
+    lines = [line.strip().rpartition("}} ")[2] for line in str(error.message).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("[[", "File ", "Additional"))]
     of_collectives = [line for line in told if _OF_COLLECTIVES in line]
-    return (of_collectives or told or [type(error).__name__])[0][-200:]
+    return (of_collectives or told or [type(error).__name__])[0][:200]
