@@ -7,6 +7,7 @@ import io
 import os
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -72,6 +73,23 @@ def own_flags() -> Iterator[None]:
         finally:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(scope="session")
+def free_ports() -> Callable[..., list[int]]:
+    """free_ports(count): ports of this machine that nobody listens on; in_a_row: one by one."""
+
+    def find(count: int, in_a_row: bool = False) -> list[int]:
+        while True:
+            ports: list[int] = []
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+                for _ in range(count):
+                    one = stack.enter_context(socket.socket())
+                    one.bind(("127.0.0.1", ports[-1] + 1 if in_a_row and ports else 0))
+                    ports.append(one.getsockname()[1])
+                return ports
+
+    return find
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -20,6 +20,7 @@ import yaml
 
 import tfhash
 from tfhash import methods
+from tfhash.training.workers import read_cluster
 
 REPOSITORY = Path(__file__).parents[1]
 DOCS = REPOSITORY / "docs"
@@ -75,6 +76,13 @@ def test_every_term_is_explained():
     }
     assert {name: few for name, few in missing.items() if few} == {}
     assert told <= explained
+
+
+def test_the_workers_of_the_page_are_those_of_one_cluster():
+    page = (DOCS / "training.md").read_text("utf-8")
+    found = [read_cluster(text) for text in re.findall(r"^export TF_CONFIG='(.*)'$", page, re.M)]
+    assert [worker.index for worker in found] == [0, 1]
+    assert found[0].addresses == found[1].addresses and found[0].count == 2
 
 
 def test_the_menu_names_every_page():

@@ -36,7 +36,7 @@ FLOORS = (
     ("tfhash.runs",),
     ("tfhash.report",),
     ("tfhash.train", "tfhash.evaluate", "tfhash.top_results", "tfhash.prepare_nus_wide"),
-    ("tfhash.benchmark",),
+    ("tfhash.benchmark", "tfhash.deploy_training"),
     ("tfhash.export", "tfhash.serving"),
 )
 # The face, which resolves names of every room when they are asked for, and the list of commands.
@@ -45,6 +45,7 @@ DOORS = ("tfhash", "tfhash.__main__")
 MAINS = (
     "tfhash.train tfhash.evaluate tfhash.top_results tfhash.benchmark.__main__ "
     "tfhash.benchmark.headers tfhash.prepare_nus_wide "
+    "tfhash.benchmark.headers tfhash.deploy_training.__main__ "
     "tfhash.report.__main__ tfhash.cli "
     "tfhash.search.__main__ "
     "tfhash.export.__main__ tfhash.serving.__main__ tfhash.serving.*.__main__"

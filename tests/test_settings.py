@@ -70,7 +70,7 @@ def test_deciding_leaves_out_what_cannot_change_a_result():
     ("config", "left_out"),
     [
         (Experiment(), {"data_dir", "name"}),
-        (DeepSettings(), {"cache_dir", "images_in"}),
+        (DeepSettings(), {"cache_dir", "images_in", "worker_wait"}),
         (SSGAHConfig(), {"stage0_dir", "stage1_dir"}),
     ],
 )

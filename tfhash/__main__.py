@@ -11,6 +11,7 @@ from pathlib import Path
 COMMANDS = (
     "prepare_nus_wide",
     "train",
+    "deploy_training",
     "evaluate",
     "benchmark",
     "report",

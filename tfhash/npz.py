@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def write(
     the folder. OSError, which names the file, where that fails; what was there before stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    # In containers that share a folder all processes have one number.
+    temporary = path.with_name(f".{path.name}.tmp-{platform.node()}-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             form(file, **arrays)

@@ -5,7 +5,6 @@ Run the same command again after an interruption, and it goes on from the last c
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -30,6 +29,7 @@ from tfhash.runs.configurations import Configurations  # noqa: E402
 from tfhash.runs.experiment_settings import Experiment  # noqa: E402
 from tfhash.training.checkpoints import NonFiniteError  # noqa: E402
 from tfhash.training.run import Run  # noqa: E402
+from tfhash.training.workers import read_cluster  # noqa: E402
 
 NAME = "tfhash.train"
 
@@ -99,6 +99,11 @@ def help_groups() -> dict[str, list[str]]:
     return groups
 
 
+def default_directory(asked: Experiment) -> str:
+    """The run folder of an experiment for which none is named."""
+    return f"runs/{asked.method}_{asked.dataset}_{asked.code_length}"
+
+
 def run(
     given: Configurations, target: Run, command: str, image_set: ImageSet | None = None
 ) -> dict[str, Any]:
@@ -119,11 +124,10 @@ def run(
 
 def main(argv: list[str]) -> int:
     given = configurations()
-    asked = given.experiment
-    directory = Path(
-        flags.FLAGS.model_dir or f"runs/{asked.method}_{asked.dataset}_{asked.code_length}"
-    )
-    writes = _is_first_process(os.environ.get("TF_CONFIG"))
+    directory = Path(flags.FLAGS.model_dir or default_directory(given.experiment))
+    writes = True
+    if getattr(given.settings, "strategy", None) == "multi_worker":
+        writes = read_cluster(os.environ.get("TF_CONFIG")).is_first
     try:
         metrics = run(given, Run(directory, writes), command_line(sys.argv[1:]))
     except NonFiniteError as error:
@@ -139,15 +143,6 @@ def main(argv: list[str]) -> int:
         for picture in sorted((directory / "figures").glob("*.png")):
             print(f"picture:    {shown(picture)}")
     return 0
-
-
-def _is_first_process(tf_config: str | None) -> bool:
-    """Whether TensorFlow's TF_CONFIG makes this process the chief: it writes for all workers."""
-    config = json.loads(tf_config or "{}")
-    task = config.get("task", {"type": "chief"})
-    if "chief" in config.get("cluster", {"chief": []}):
-        return task["type"] == "chief"
-    return task["index"] == 0
 
 
 def entry_point() -> None:

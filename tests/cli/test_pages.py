@@ -17,6 +17,7 @@ from tfhash.settings import fields_of
 COMMANDS = {
     "tfhash.evaluate": "  --model_dir=",
     "tfhash.benchmark.__main__": "  --methods=",
+    "tfhash.deploy_training.__main__": "  --output=",
     "tfhash.report.__main__": "  --output=results.md",
     "tfhash.top_results": "  --output=",
     "tfhash.export.__main__": "  --model_dir=",

@@ -116,7 +116,8 @@ def run_line(command, parse_only, tmp_path_factory):
         match line.name:
             case "tfhash.train":
                 given = train.parse(line.arguments)
-                if line.needs_data:
+                # Workers need processes of their own: tests/integration/test_workers.py.
+                if line.needs_data or given.values.get("strategy") == "multi_worker":
                     return ""
                 more = [cache, *short(given.experiment.method)]
             case "tfhash.benchmark":

@@ -1,24 +1,28 @@
-"""The same losses on one device and on two, for the same global batch."""
+"""The same losses on one device, on two and in two processes, for the same global batch."""
 
 import json
 import os
-import socket
 import subprocess
 import sys
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from tfhash import methods
 from tfhash.hashers import deep
 from tfhash.hashers.gan import GANHasher
 
-# One MirroredStrategy a process, and logical devices are to be set before TensorFlow starts.
+# One strategy of several replicas a process, and logical devices are to be set before TensorFlow
+# starts. FOLDER STRATEGIES METHODS -> what each stage tells of each step, and the codes of one.
 SCRIPT = """
 import os, sys
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+folder, (strategies, names) = sys.argv[1], (argument.split(",") for argument in sys.argv[2:])
+if "mirrored" in strategies:
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import json
 from pathlib import Path
 import keras
@@ -27,12 +31,17 @@ from tfhash.hashers import deep
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.runs import experiment
 from tfhash.settings import fields_of
+from tfhash.training import strategies as known, workers
 from tfhash.training.run import Run
 
-two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-make_strategy = deep.make_strategy
-deep.make_strategy = lambda name: two if name == "mirrored" else make_strategy(name)
-history = {}
+if "mirrored" in strategies:
+    two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    known._mirrored = lambda: two
+is_first = True
+if "multi_worker" in strategies:
+    known.start_strategy("multi_worker", 300)
+    is_first = workers.read_cluster(os.environ["TF_CONFIG"]).is_first
+history, codes = {}, {}
 class Record(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         history[name, strategy].append({k: float(v) for k, v in logs.items()})
@@ -40,14 +49,18 @@ fit = deep.Stage.fit
 def recorded(self, *args, callbacks, **options):
     return fit(self, *args, callbacks=[Record(), *callbacks], **options)
 deep.Stage.fit = recorded
-image_set, parts = experiment.load_data(experiment.Experiment())
+image_set, parts = experiment.load_data(experiment.Experiment(validation_fraction=0))
 wanted = dict(gan_steps=3, gan_size=16, gan_width=8, noise_size=8, hash_learning_rate=0.05,
               anchors=100, slice_units=4)
-for name in sys.argv[2:]:
-    method = methods.get(name)
+trunk = dict(gan_space="trunk", stage0_steps=3)
+for name in names:
+    method = methods.get(name.removesuffix("+trunk"))
     has = fields_of(method.Config)
-    config = method.Config(**{field: value for field, value in wanted.items() if field in has})
-    for strategy in ("one_device", "mirrored"):
+    config = {field: value for field, value in wanted.items() if field in has}
+    config = method.Config(**config, **trunk if name.endswith("+trunk") else {})
+    for strategy in strategies:
+        if name.endswith("+trunk") and strategy == "mirrored":
+            continue
         tf.config.run_functions_eagerly(strategy == "one_device")  # saves the time of a graph
         history[name, strategy] = []
         settings = DeepSettings(steps=3, batch_size=16, unlabelled_batch_size=8, groups=2,
@@ -55,9 +68,11 @@ for name in sys.argv[2:]:
                                 clip_norm=0.1, trunk_rate=0.5, standardise_features=True)
         keras.utils.set_random_seed(0)
         hasher = method.of(config, settings, code_length=12, image_size=16, seed=0)
-        hasher.learn(image_set, parts, Run(Path(sys.argv[1]) / name / strategy))
+        hasher.learn(image_set, parts, Run(Path(folder) / name / strategy, is_first))
+        if name == "dpsh":
+            codes[strategy] = hasher.encode_set(image_set).tolist()
         keras.backend.clear_session()
-print("HISTORY" + json.dumps([[*key, steps] for key, steps in history.items()]))
+print("TOLD" + json.dumps([[[*key, steps] for key, steps in history.items()], codes]))
 """
 # SSDH draws neighbours for each replica; its own tests compare that with a group by group mean.
 DEEP = [
@@ -67,64 +82,113 @@ DEEP = [
 ]
 
 
+# One that keeps something of each image, and the two with G and D; one of these in three stages.
+OF_WORKERS = ["dpsh", "dsh_gan", "ssgah+trunk"]
+STAGES = {name: 2 if issubclass(methods.get(name), GANHasher) else 1 for name in DEEP}
+STAGES["ssgah+trunk"] = 3
+
+
+class Told(NamedTuple):
+    """What a process tells: of each step, by method and strategy; the codes by strategy."""
+
+    steps: dict[tuple[str, str], list[dict[str, float]]]
+    codes: dict[str, list]
+
+
+def start(directory, strategies, names, tf_config="") -> subprocess.Popen:
+    """SCRIPT in a process; its output goes into two files of the folder."""
+    directory.mkdir()
+    with open(directory / "output", "w") as output, open(directory / "errors", "w") as errors:
+        return subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(directory), strategies, ",".join(names)],
+            stdout=output,
+            stderr=errors,
+            env=os.environ | ({"TF_CONFIG": tf_config} if tf_config else {}),
+        )
+
+
+def ended(process, directory) -> Told:
+    assert process.wait(timeout=900) == 0, (directory / "errors").read_text()[-3000:]
+    output = (directory / "output").read_text().splitlines()
+    (line,) = (row for row in output if row.startswith("TOLD"))
+    rows, codes = json.loads(line.removeprefix("TOLD"))
+    return Told({(method, strategy): steps for method, strategy, steps in rows}, codes)
+
+
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What each deep method tells of each step: by its name and the strategy."""
-    directory = tmp_path_factory.mktemp("strategies")
-    process = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(directory), *DEEP],
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    (line,) = (row for row in process.stdout.splitlines() if row.startswith("HISTORY"))
-    rows = json.loads(line.removeprefix("HISTORY"))
-    return {(method, strategy): steps for method, strategy, steps in rows}
+def told(tmp_path_factory) -> Told:
+    """What each deep method tells on one device and on two."""
+    directory = tmp_path_factory.mktemp("strategies") / "one"
+    return ended(start(directory, "one_device,mirrored", [*DEEP, "ssgah+trunk"]), directory)
 
 
-@pytest.mark.parametrize("method", DEEP)
-def test_two_replicas_get_the_losses_of_one_device(told, method):
-    """All stages, step by step, batch normalisation, Adam and what a stage keeps of images."""
-    one, two = (told[method, strategy] for strategy in ("one_device", "mirrored"))
-    assert len(one) == len(two) == (6 if issubclass(methods.get(method), GANHasher) else 3)
-    for step, (single, mirrored) in enumerate(zip(one, two, strict=True)):
-        assert single.keys() == mirrored.keys()
-        for term, value in single.items():
-            # bit_balance is of the bits of one replica's images, not a mean over images.
-            if term != "bit_balance":
-                assert abs(value - mirrored[term]) <= 1e-3 * max(abs(value), 0.1), (step, term)
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def test_two_workers_train_one_model(tmp_path):
-    """Two processes of two steps: both end, and the first one alone writes."""
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    flags = """--strategy=multi_worker --groups=2 --steps=2 --checkpoint_every=2 --batch_size=8
-        --unlabelled_batch_size=4 --ssgah.variant=baseline --code_length=12""".split()
-    processes = []
-    for index in range(2):
-        task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
-        command = [sys.executable, "-m", "tfhash.train", *flags, f"--model_dir={tmp_path}"]
-        environment = os.environ | {"TF_CONFIG": json.dumps(task)}
-        with open(tmp_path / f"worker{index}.log", "w") as log:
-            processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment))
+@pytest.fixture(scope="module")
+def of_workers(tmp_path_factory, free_ports) -> list[Told]:
+    """What each of two processes tells that train together, of one deep method after the other."""
+    directory = tmp_path_factory.mktemp("workers")
+    folders = [directory / str(index) for index in range(2)]
+    configs = tf_configs(free_ports(2))
+    names = [*DEEP, "ssgah+trunk"] if os.environ.get("TFHASH_LONG") == "1" else OF_WORKERS
+    processes = [start(folders[i], "multi_worker", names, configs[i]) for i in range(2)]
     try:
-        for index, process in enumerate(processes):
-            status = process.wait(timeout=300)
-            log = (tmp_path / f"worker{index}.log").read_text()
-            assert status == 0, log[-3000:]
-            assert ("run folder:" in log) == (index == 0)
+        return [ended(processes[i], folders[i]) for i in range(2)]
     finally:
         for process in processes:
             process.kill()
-    assert (tmp_path / "metrics.json").is_file()
+
+
+def tf_configs(ports) -> list[str]:
+    """TF_CONFIG of each of the workers that listen on these ports of this machine."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
+    return [
+        json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
+        for index in range(len(ports))
+    ]
+
+
+def check_equal(one: list[dict], two: list[dict], stages: int) -> None:
+    """All stages, step by step."""
+    assert len(one) == len(two) == 3 * stages
+    for step, (single, other) in enumerate(zip(one, two, strict=True)):
+        assert single.keys() == other.keys()
+        for term, value in single.items():
+            # bit_balance is of the bits of one replica's images, not a mean over images.
+            if term != "bit_balance":
+                assert abs(value - other[term]) <= 1e-3 * max(abs(value), 0.1), (step, term)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_two_replicas_get_the_losses_of_one_device(told, name):
+    """All stages, step by step, batch normalisation, Adam and what a stage keeps of images."""
+    check_equal(told.steps[name, "one_device"], told.steps[name, "mirrored"], STAGES[name])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *OF_WORKERS,
+        *(pytest.param(name, marks=pytest.mark.long) for name in DEEP if name not in OF_WORKERS),
+    ],
+)
+def test_two_workers_get_the_losses_of_one_device(told, of_workers, name):
+    """The same of two processes, which both know what all of them found."""
+    first, second = (worker.steps[name, "multi_worker"] for worker in of_workers)
+    assert first == second
+    check_equal(told.steps[name, "one_device"], first, STAGES[name])
+
+
+def test_workers_encode_what_one_device_encodes(told, of_workers):
+    """Images are divided among them; all of 12 bits but those that rounding turns."""
+    first, second = (np.uint8(worker.codes["multi_worker"]) for worker in of_workers)
+    one = np.uint8(told.codes["one_device"])
+    assert np.array_equal(first, second) and first.shape == one.shape == (1797, 2)
+    assert len(np.unique(one, axis=0)) > 10
+    assert np.unpackbits(first ^ one).mean() < 0.01
+
+
+def test_the_first_worker_alone_writes(of_workers, tmp_path_factory):
+    first, second = (tmp_path_factory.getbasetemp() / "workers0" / str(i) for i in range(2))
+    written = {path.relative_to(first).as_posix() for path in first.rglob("*") if path.is_file()}
+    assert "ssgah+trunk/multi_worker/checkpoints/gan-00000003.weights.h5" in written
+    assert any(name.startswith("dpsh/multi_worker/logs/hash/") for name in written)
+    assert {path.name for path in second.iterdir()} == {"output", "errors"}

@@ -136,6 +136,11 @@ class Hasher(abc.ABC):
         del settings
 
     @classmethod
+    def end(cls, settings: Any) -> None:
+        """What has to happen before a process of a training leaves: nothing by default."""
+        del settings
+
+    @classmethod
     def lasting(cls, settings: Any) -> tuple:
         """What of the settings TensorFlow decides once for a whole process."""
         del settings

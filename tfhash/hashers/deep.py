@@ -30,7 +30,8 @@ from tfhash.training.checkpoints import Checkpoints, save_weights
 from tfhash.training.optimizers import SlowTrunk, hash_optimizer
 from tfhash.training.run import Run
 from tfhash.training.stage import Stage
-from tfhash.training.strategies import make_strategy, precision
+from tfhash.training.strategies import make_strategy, precision, start_strategy
+from tfhash.training.workers import check_same, together
 
 WEIGHTS = "encoder.weights.h5"
 _BATCH = 256
@@ -125,7 +126,14 @@ class HashNetworkHasher(Hasher):
 
     @classmethod
     def start(cls, settings: DeepSettings) -> None:
-        make_strategy(settings.strategy)  # workers have to meet before the first operation
+        start_strategy(settings.strategy, settings.worker_wait)
+
+    @classmethod
+    def end(cls, settings: DeepSettings) -> None:
+        # Who left before the first worker has written all would not be there for another try.
+        strategy = make_strategy(settings.strategy)
+        with together(strategy):
+            check_same(strategy, "what they did", "all")
 
     @classmethod
     def lasting(cls, settings: DeepSettings) -> tuple:
@@ -150,10 +158,13 @@ class HashNetworkHasher(Hasher):
         self._encoder.load_weights(path)
 
     def _embed(self, images: np.ndarray) -> np.ndarray:
-        return self.space.embed(self.hash_network, images)
+        with together(self.strategy):
+            return self.space.embed(self.hash_network, images)
 
     def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
-        with precision(self.settings.policy):
+        with precision(self.settings.policy), together(self.strategy):
+            asked = {**self._deciding(), "split_fingerprint": splits.fingerprint}
+            check_same(self.strategy, "flags or data", asked)
             return self.train_stages(image_set, splits, run)
 
     def train_stages(
@@ -259,9 +270,7 @@ class HashNetworkHasher(Hasher):
         title: str = "stage 1 of 1 (hash network)",
     ) -> float:
         """Trains the stage of H, watched by the mAP of the validation part; the seconds it took."""
-        log = LogToTensorBoard(
-            run.folder("logs", "hash"), lambda: gauges() | self.validate(data), pictures
-        )
+        log = LogToTensorBoard(run.logs("hash"), lambda: gauges() | self.validate(data), pictures)
         checkpoints = Checkpoints(run.folder("checkpoints"), "hash", run.writes)
         batches = self.make_batches(data, 1)
         return self.train(stage, batches, self.settings.steps, run, checkpoints, log, title)
@@ -283,10 +292,11 @@ class HashNetworkHasher(Hasher):
         """
         every = self.settings.checkpoint_every
         done, seconds = checkpoints.restore(stage)
+        # Only when all have read does the first one write again.
+        check_same(self.strategy, f"the checkpoint to go on from, here that of step {done}", done)
         save = SaveCheckpoint(checkpoints, seconds)
-        shown = [Progress(f"{type(self).__name__}, {title}", done, steps)]
-        if run.directory is not None and not run.writes:
-            shown = []  # the first of several workers shows it
+        title = f"{type(self).__name__}, {title}"
+        shown = [] if run.follows else [Progress(title, done, steps)]
         if done == 0:
             checkpoints.save(stage, 0, 0.0)
         while done < steps:

@@ -95,6 +95,13 @@ class DeepSettings(BackboneSettings):
     strategy: str = setting(
         "one_device", "one_device, mirrored or multi_worker", choices=STRATEGIES, group="training"
     )
+    worker_wait: int = setting(
+        600,
+        "seconds that a worker waits for the others when it starts (multi_worker)",
+        least=1,
+        group="training",
+        decides=False,
+    )
     mixed_bfloat16: bool = setting(
         False, "compute in bfloat16, keep weights and heads in float32", group="training"
     )

@@ -163,7 +163,7 @@ class GANHasher(HashNetworkHasher):
         stage: not compiled. bits: those of H in it, by default code_length.
         """
         steps = self.config.stage0_steps
-        log = LogToTensorBoard(run.folder("logs", "alone"), lambda: self.validate(data))
+        log = LogToTensorBoard(run.logs("alone"), lambda: self.validate(data))
         title = f"stage 1 of {self.stages()} (hash network alone)"
         batches = dataclasses.replace(self.make_batches(data, 2), unlabelled_size=0, noise_size=0)
         deciding = self._deciding_for_stage_0(data, bits or self.code_length)
@@ -190,6 +190,7 @@ class GANHasher(HashNetworkHasher):
             return data
         kept = self.config.stage0_dir
         folder = run.folder("features") if kept is None else Path(kept) / "features"
+        folder = None if run.follows else folder  # the first of several workers writes them
         start = time.perf_counter()
         self._gan_inputs = self.space.look(images, learnable(data.splits), folder)
         seconds = time.perf_counter() - start
@@ -211,7 +212,7 @@ class GANHasher(HashNetworkHasher):
         self, stage: Stage, data: LearningData, run: Run, gauges: Gauge, pictures: Gauge
     ) -> float:
         """Trains stage 1, or takes what an earlier run left in stage1_dir; the seconds it took."""
-        log = LogToTensorBoard(run.folder("logs", "gan"), gauges, pictures)
+        log = LogToTensorBoard(run.logs("gan"), gauges, pictures)
         batches = self.make_batches(data, 0)
         if data.gan_inputs is not None:
             batches = dataclasses.replace(batches, inputs=data.gan_inputs, augment=random_view)

@@ -97,6 +97,7 @@ def run(
         draw(target.directory, content, packed, image_set, parts)
         with figures.optional(f"the figures of {experiment.method}"):
             hasher.draw(image_set, parts, target.directory / "figures")
+    method.end(settings)
     return content
 
 

@@ -40,6 +40,15 @@ class Run:
         """A folder of the run, which need not be there yet; None where nothing is written."""
         return None if self.directory is None else self.directory.joinpath(*names)
 
+    @property
+    def follows(self) -> bool:
+        """Whether another process, the first of several, writes for this one."""
+        return self.directory is not None and not self.writes
+
+    def logs(self, stage: str) -> Path | None:
+        """The folder for TensorBoard of a stage; None in a process that does not write."""
+        return self.folder("logs", stage) if self.writes else None
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """No other process works in the folder meanwhile. NotNowError where one does already.

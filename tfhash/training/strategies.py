@@ -9,17 +9,39 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
+from tfhash.training import workers
+
 STRATEGIES = ("one_device", "mirrored", "multi_worker")
 
 
-@functools.cache
+_met: list[tf.distribute.Strategy] = []  # the one of the workers, once they have met
+
+
+def start_strategy(name: str, wait: float) -> None:
+    """What a strategy needs before the first operation of a process: workers have to meet.
+
+    wait: seconds for the others to come. Errors as `workers.meet`.
+    """
+    if name == "multi_worker" and not _met:
+        _met.append(workers.meet(wait))
+
+
 def make_strategy(name: str) -> tf.distribute.Strategy:
-    """The tf.distribute strategy of a name; multi_worker reads TF_CONFIG, as TensorFlow does."""
+    """The tf.distribute strategy of a name.
+
+    multi_worker is that of one device in a process that has not met others: it reads what they
+    have trained.
+    """
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy()
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _mirrored()
+    if name == "multi_worker" and _met:
+        return _met[0]
     return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored() -> tf.distribute.Strategy:
+    return tf.distribute.MirroredStrategy()
 
 
 @contextlib.contextmanager

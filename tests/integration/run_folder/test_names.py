@@ -53,7 +53,7 @@ def test_a_run_folder_of_any_name_is_trained_judged_drawn_exported_and_served(
 
 COMMANDS = ("train", "evaluate", "top_results", "report.__main__", "benchmark.__main__",
             "export.__main__", "serving.server.__main__", "serving.encode.__main__",
-            "serving.deploy.__main__")  # fmt: skip
+            "serving.deploy.__main__", "deploy_training.__main__")  # fmt: skip
 A_PATH = re.compile(r".*(_dir|_file|_path|_csv)$|(output|out|notes|csv|json|weights)$")
 
 
