@@ -17,6 +17,7 @@ COMMANDS = (
     "export",
     "serving.server",
     "serving.encode",
+    "serving.bulk",
     "serving.deploy",
     "search",
 )
