@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DOCS_INSTALLED := $(VENV)/.installed-docs
+BEAM := .venv-beam
+BEAM_INSTALLED := $(BEAM)/.installed
 # mypy looks for packages by their names; it finds export/ and serving/ here as tfhash.export and
 # tfhash.serving.
 TYPES := build/types
 
-.PHONY: quickstart test lint types docs mutants install clean
+.PHONY: quickstart test beam lint types docs mutants install clean
 
 quickstart: $(INSTALLED)
 	$(BIN)/python -m tfhash.train --flagfile=configs/ssgah.flags --model_dir=runs/quickstart
@@ -22,6 +24,10 @@ quickstart: $(INSTALLED)
 # A file of tests runs in one process; two processes, whatever the machine, for TensorFlow is large.
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist=loadfile --no-loadscope-reorder
+
+# The tests of tfhash.serving.bulk, in an environment of their own.
+beam: $(BEAM_INSTALLED)
+	$(BEAM)/bin/python -m pytest tests/beam
 
 # For the night: puts faults into the sources and says which of them the tests notice.
 mutants: $(INSTALLED)
@@ -55,5 +61,15 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
+# What a worker needs, and pytest: without all that trains, which is so seen not to be imported.
+$(BEAM_INSTALLED): setup.cfg constraints-beam.txt
+	$(PYTHON) -m venv $(BEAM)
+	$(BEAM)/bin/python -m pip install --quiet --upgrade pip
+	$(BEAM)/bin/python -m pip install --quiet --constraint constraints-beam.txt \
+		apache-beam google-crc32c grpcio-health-checking pandas pillow pyarrow pytest \
+		tensorflow tensorflow-serving-api tqdm
+	$(BEAM)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BEAM) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache

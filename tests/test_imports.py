@@ -26,8 +26,16 @@ FLOORS = (
         "tfhash.names",
         "tfhash.npz",
         "tfhash.paths",
+        "tfhash.stderr",
     ),
-    ("tfhash.settings", "tfhash.losses", "tfhash.figures", "tfhash.storage"),
+    (
+        "tfhash.settings",
+        "tfhash.losses",
+        "tfhash.figures",
+        "tfhash.storage",
+        "tfhash.exports",
+        "tfhash.shards",
+    ),
     ("tfhash.evaluation", "tfhash.cli", "tfhash.places"),
     ("tfhash.data", "tfhash.networks", "tfhash.features", "tfhash.search"),
     ("tfhash.training", "tfhash.layers"),
@@ -62,7 +70,9 @@ class Rule(NamedTuple):
 
 
 # What everybody may know: the standard library alone.
-GROUND = "tfhash.errors tfhash.files tfhash.names tfhash.paths"
+GROUND = "tfhash.errors tfhash.files tfhash.names tfhash.paths tfhash.stderr"
+# What exports and the files of codes are like, for who serves or searches.
+FORMATS = "tfhash.exports tfhash.shards"
 
 RULES = (
     Rule(
@@ -73,6 +83,7 @@ RULES = (
     Rule("tfhash.given tfhash.npz", never="*", but="numpy"),
     Rule("tfhash.losses", never="*", but="tensorflow"),
     Rule(GROUND, never="*"),
+    Rule(FORMATS, never="*", but="pyarrow tfhash.errors tfhash.names"),
     Rule("tfhash.settings", never="*", but="tfhash.errors"),
     Rule("tfhash.storage", never="*", but="numpy tfhash.storage tfhash.errors"),
     Rule(
@@ -91,13 +102,13 @@ RULES = (
     Rule(
         "tfhash.serving",
         never="tfhash",
-        but=f"tfhash.serving tfhash.codes tfhash.npz {GROUND}",
+        but=f"tfhash.serving tfhash.codes tfhash.npz {FORMATS} {GROUND}",
         without="tfhash.serving.__main__ tfhash.serving.*.__main__",
     ),
     Rule(
         "tfhash.serving",
         never="tfhash",
-        but=f"tfhash.serving tfhash.codes tfhash.npz tfhash.cli {GROUND}",
+        but=f"tfhash.serving tfhash.codes tfhash.npz tfhash.cli {FORMATS} {GROUND}",
     ),
     Rule(
         "tfhash",

@@ -19,6 +19,7 @@ COMMANDS = (
     "export",
     "serving.server",
     "serving.encode",
+    "serving.bulk",
     "serving.deploy",
     "search",
 )

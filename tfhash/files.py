@@ -149,7 +149,7 @@ class _Walk:
     def _sort_in(self, parts: tuple[str, ...]) -> None:
         try:
             of_its_kind = self.found.files
-            if Path(parts[-1]).suffix.lower() not in _SUFFIXES:
+            if not named_as_image(parts[-1]):
                 with _open(os.path.join(self.root, *parts)) as file:
                     if not file.read(_HEAD).startswith(STARTS):
                         of_its_kind = self.found.others
@@ -167,6 +167,11 @@ class _Walk:
             return False
         self._seen.add(place)
         return True
+
+
+def named_as_image(path: str) -> bool:
+    """Whether the name of a file ends as those of images do."""
+    return Path(path).suffix.lower() in _SUFFIXES
 
 
 def match(pattern: str) -> tuple[str, Found]:

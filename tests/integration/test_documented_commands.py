@@ -1,7 +1,7 @@
 """Each command line of README.md and docs/, with its flags as they are written.
 
 Flags are added only where they cut the work. What needs data that are not here is parsed. The
-blocks of docs/own-data.md and docs/serving.md have their own tests, which run them in full.
+blocks of docs/own-data.md, docs/serving.md and docs/bulk.md have their own tests.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PAGES = [
     REPOSITORY / "README.md",
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
-WITH_A_TEST_OF_THEIR_BLOCKS = ("own-data.md", "serving.md")
+WITH_A_TEST_OF_THEIR_BLOCKS = ("own-data.md", "serving.md", "bulk.md")
 BLOCK = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`]+)`")
 COMMAND = re.compile(r"^\s*(?:\S*/)?python -m (tfhash\.[a-z_.]+) +(.+)$")

@@ -11,8 +11,9 @@ from PIL import Image
 
 import tfhash
 from tfhash.errors import UserError
+from tfhash.exports import newest
 from tfhash.search import build
-from tfhash.search.encoder import Encoder, newest
+from tfhash.search.encoder import Encoder
 from tfhash.search.index import Index
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)

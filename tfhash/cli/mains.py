@@ -28,6 +28,7 @@ def run(
     help_page: Callable[[str, str], str] | None = None,
     *,
     positional: bool = False,
+    passes_on: bool = False,
 ) -> None:
     """Parses the flags, runs main and exits; the body of a command's `entry_point`.
 
@@ -35,7 +36,8 @@ def run(
     main: takes argv without the flags; what it returns is the exit status (None is 0). help_page:
     answers what --help prints, from name and the docstring of main's module; by default these and
     every flag of the command. positional: whether arguments that are no flags are allowed, which
-    are paths then.
+    are paths then. passes_on: whether flags that the command does not know stay in argv, for what
+    it calls.
 
     A flag that cannot be parsed, an argument that is not allowed, and a UserError from main print
     `name: error: ...` on stderr and exit with status 2, or that of the error; a disk that is full
@@ -45,7 +47,9 @@ def run(
     def parse(argv: list[str]) -> list[str]:
         wanted = [argument for argument in argv[1:] if argument in _HELP]
         try:
-            rest = flags.FLAGS([argument for argument in argv if argument not in _HELP])
+            rest = flags.FLAGS(
+                [argument for argument in argv if argument not in _HELP], known_only=passes_on
+            )
             check_own(argv[1:])
         except UserError as error:
             _exit(name, error)
@@ -60,8 +64,10 @@ def run(
             except UserError as error:
                 _exit(name, error)
             sys.exit(0)
-        if rest[1:] and not positional:
-            _exit(name, f"unexpected argument {rest[1]!r}; every option is a --flag")
+        for argument in [] if positional else rest[1:]:
+            if not (passes_on and argument.startswith("--")):
+                form = "--flag=value" if passes_on else "--flag"
+                _exit(name, f"unexpected argument {argument!r}; every option is a {form}")
         return [*rest[:1], *map(os.path.expanduser, rest[1:])]
 
     def guarded_main(argv: list[str]) -> int | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import re
 import sys
-import tempfile
+import threading
+from collections.abc import Iterator
+
+from tfhash import stderr
 
 # What C++ says before anyone asked: no CUDA here, oneDNN rounds, a pass of Grappler failed.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "GRPC_VERBOSITY": "NONE"}
@@ -18,23 +23,32 @@ def start() -> None:
     Imports TensorFlow: what it says while it is imported heeds no setting, so stderr is put aside
     for that long. Warnings of Python stay: those are about what the user does.
     """
-    if any(_VERBOSITY.match(argument) for argument in sys.argv[1:]):
+    if is_verbose():
         return
     level = os.environ.get("TF_CPP_MIN_LOG_LEVEL", _QUIET["TF_CPP_MIN_LOG_LEVEL"])
     if level != _QUIET["TF_CPP_MIN_LOG_LEVEL"] or "tensorflow" in sys.modules:
         return
     os.environ.update(_QUIET)
-    with tempfile.TemporaryFile() as aside:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(aside.fileno(), 2)
-        try:
-            import tensorflow  # noqa: F401
-        except BaseException:
-            os.dup2(stderr, 2)
-            aside.seek(0)
-            sys.stderr.write(aside.read().decode(errors="replace"))
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    with stderr.aside():
+        import tensorflow  # noqa: F401
+
+
+@contextlib.contextmanager
+def logs() -> Iterator[None]:
+    """No logs of Python meanwhile, nor tracebacks of threads, unless --verbosity asks for them."""
+    if is_verbose():
+        yield
+        return
+    before, hook = logging.root.manager.disable, threading.excepthook
+    logging.disable(logging.CRITICAL)
+    threading.excepthook = lambda arguments: None
+    try:
+        yield
+    finally:
+        logging.disable(before)
+        threading.excepthook = hook
+
+
+def is_verbose() -> bool:
+    """Whether --verbosity stands on the command line."""
+    return any(_VERBOSITY.match(argument) for argument in sys.argv[1:])

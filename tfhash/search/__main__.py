@@ -5,7 +5,8 @@ python -m tfhash.search query --index=DIR --images=photo.jpg --k=10
 python -m tfhash.search add|remove|info|duplicates|page --index=DIR ...
 
 build makes the index, or brings it up to the files that there are; of codes that are there already:
---codes=FILE.npz of tfhash.serving.encode, or --model_dir=DIR of a run.
+--codes=FILE.npz of tfhash.serving.encode, --codes=NAME@16.parquet of tfhash.serving.bulk, or
+--model_dir=DIR of a run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("images", None, "file, or quoted pattern such as 'photos/**/*.jpg'")
     define_path("model", None, "folder of the export that makes the codes; kept by the index")
-    define_path("codes", None, "build: .npz of tfhash.serving.encode, in place of images")
+    define_path(
+        "codes", None, "build: .npz of encode or NAME@16.parquet of bulk, in place of images"
+    )
     define_path("model_dir", None, "build: folder of a finished run, in place of images")
     flags.DEFINE_list("ids", [], "query, remove: names of items in the index")
     flags.DEFINE_integer("k", None, "query: how many of the nearest; 10 by default", 1)

@@ -28,7 +28,7 @@ def build_(given: Any, opening: Opening) -> int:
         return _update(given, opening, drop=True)
     if given.model is not None:
         raise UserError(f"--model: not with --{named[0]}, whose codes are there already")
-    found = sources.of_encode(given.codes) if given.codes else sources.of_run(given.model_dir)
+    found = sources.of_files(given.codes) if given.codes else sources.of_run(given.model_dir)
     no_twice(found.ids)
     with opening.to_change(found.code_length, found.fingerprint) as index:
         gone = sorted(set(index.ids()) - set(found.ids))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfhash.errors import UserError
+from tfhash.exports import describe, newest
 from tfhash.names import shown
 from tfhash.paths import literal
 
-METADATA = Path("assets.extra", "tfhash.json")
 SIGNATURE = "encode_bytes_partial"
 
 
@@ -47,25 +45,3 @@ class Encoder:
         """Packed codes uint8 [n, w], and whether each file could be decoded, bool [n]."""
         answer = self._encode(image_bytes=self._constant(np.array(list(contents), object)))
         return answer["code"].numpy(), answer["valid"].numpy()
-
-
-def newest(directory: Path) -> Path:
-    """The folder itself where it is a version, else the highest number in it."""
-    if (directory / "saved_model.pb").is_file():
-        return directory
-    names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
-    if not names:
-        raise UserError(f"`model`: no export in {shown(directory)}; python -m tfhash.export")
-    return directory / max(names, key=int)
-
-
-def describe(directory: Path) -> dict[str, Any]:
-    """What an export says of itself."""
-    path = directory / METADATA
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found["fingerprint"], str) or not isinstance(found["code_length"], int):
-            raise ValueError("no fingerprint or code_length in it")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"`model`: {shown(path)} cannot be read ({error})") from None
-    return found

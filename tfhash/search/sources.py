@@ -1,4 +1,4 @@
-"""Codes that are there already: of tfhash.serving.encode, and of a run folder."""
+"""Codes that are there already: of tfhash.serving.encode or bulk, and of a run folder."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfhash import npz
+from tfhash import exports, npz
 from tfhash.codes import validate_codes
 from tfhash.errors import UserError
 from tfhash.names import shown
-from tfhash.search import encoder
+from tfhash.search import coded_shards
 
 
 class Coded(NamedTuple):
@@ -23,6 +23,14 @@ class Coded(NamedTuple):
     payload: list[Any] | None
     code_length: int
     fingerprint: str
+
+
+def of_files(path: str) -> Coded:
+    """What tfhash.serving.encode writes, or tfhash.serving.bulk. UserError for anything else."""
+    if not path.endswith(".parquet"):
+        return of_encode(path)
+    codes, ids, code_length, fingerprint = coded_shards.read(path)
+    return Coded(codes, ids, None, code_length, fingerprint)
 
 
 def of_encode(path: str | Path) -> Coded:
@@ -71,6 +79,6 @@ def _labels(rows: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
 def _fingerprint(directory: Path) -> str:
     """That of the newest export of a run; empty where it has none."""
     try:
-        return encoder.describe(encoder.newest(directory / "export"))["fingerprint"]
+        return exports.describe(exports.newest(directory / "export"))["fingerprint"]
     except UserError:
         return ""

@@ -1,0 +1,38 @@
+"""What an export of `tfhash.export` says of itself, without TensorFlow."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfhash.errors import UserError
+from tfhash.names import shown
+
+METADATA = Path("assets.extra", "tfhash.json")
+SAVED_MODEL = "saved_model.pb"
+
+
+def newest(directory: Path) -> Path:
+    """The folder itself where it is a version, else the highest number in it.
+
+    UserError where there is none.
+    """
+    if (directory / SAVED_MODEL).is_file():
+        return directory
+    names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
+    if not names:
+        raise UserError(f"`model`: no export in {shown(directory)}; python -m tfhash.export")
+    return directory / max(names, key=int)
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """The tfhash.json of a version. UserError where it tells no fingerprint or code_length."""
+    path = directory / METADATA
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found["fingerprint"], str) or not isinstance(found["code_length"], int):
+            raise ValueError("no fingerprint or code_length in it")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"`model`: {shown(path)} cannot be read ({error})") from None
+    return found
