@@ -56,12 +56,14 @@ def cifar10(
 
 def nus_wide(
     data_dir: str | os.PathLike | None, image_size: int, storage: Storage, lists: bool
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...], np.ndarray]:
+) -> tuple[
+    np.ndarray, np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]
+]:
     """NUS-WIDE as `nus_wide.builder` has prepared it, sorted by id.
 
     lists: that of the lists, else that of the owners. Returns images uint8 [n, S, S, 3]; labels
     uint8 multi-hot [n, 21]; the names of the concepts; ids; notes on what is lost or unreadable;
-    and the list of each image, a string [n]. UserError where nothing is prepared in data_dir.
+    and the list of each image. UserError where nothing is prepared in data_dir.
     """
     from tfhash.data.nus_wide import listed
     from tfhash.data.nus_wide.builder import NusWide
@@ -97,7 +99,7 @@ def nus_wide(
         tuple(place),
         tuple(ids[row] for row in order),
         tuple(notes),
-        of_lists[order],
+        tuple(of_lists[order].tolist()),
     )
 
 

@@ -238,8 +238,11 @@ def _cifar10_mosaics(*, data_dir, image_size: int | None, reading: Reading, **_)
 
 def _nus_wide(*, data_dir, reading: Reading, lists: bool, **_) -> ImageSet:
     """NUS-WIDE as tfhash.prepare_nus_wide has prepared it: see prepared.nus_wide."""
-    *read, of_list = prepared.nus_wide(data_dir, reading.size, reading.storage, lists)
-    return ImageSet("nus_wide", *read, of_list=tuple(of_list.tolist()) if lists else None)
+    read = prepared.nus_wide(data_dir, reading.size, reading.storage, lists)
+    images, labels, concepts, ids, notes, of_list = read
+    return ImageSet(
+        "nus_wide", images, labels, concepts, ids, notes, of_list=of_list if lists else None
+    )
 
 
 def _folder(*, data_dir, reading: Reading, **_) -> ImageSet:
