@@ -99,7 +99,7 @@ def wait_for(path: Path, processes: list[subprocess.Popen]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("victim", [1, 0])
+@pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_a_worker_that_is_killed_changes_nothing(
     victim, undisturbed, files, start, free_ports, tmp_path
 ):

@@ -22,6 +22,7 @@ from tfhash.hashers.linear.anchors import anchor_graph, kmeans_anchors
 from tfhash.methods import bgdh
 from tfhash.methods.bgdh import BGDH, BGDHConfig, BGDHStage
 from tfhash.networks.embedding_network import EmbeddingHashNetwork
+from tfhash.storage.place import Storage
 
 BITS, ITEM, SEEN, IMAGES = 4, 6, 5, 9
 SIZES = {"embedding_size": 3, "embedding_units": 8, "branch_units": 7}
@@ -268,7 +269,8 @@ def test_the_graph_is_that_of_labelled_and_unlabelled_images(tiny_images, graph_
 def test_where_h_works_on_features_the_graph_is_of_their_first_views():
     inputs = np.random.default_rng(0).normal(size=(9, 2, 4)).astype(np.float32)
     parts = SimpleNamespace(labelled=np.array([3, 1]), unlabelled=np.array([8]))
-    hasher = SimpleNamespace(config=BGDHConfig(space="features"))
+    settings = SimpleNamespace(storage=Storage())
+    hasher = SimpleNamespace(config=BGDHConfig(space="features"), settings=settings)
     found = BGDH.graph_features(hasher, LearningData(inputs, np.eye(9), parts))
     np.testing.assert_array_equal(found, inputs[[3, 1, 8], 0])
 

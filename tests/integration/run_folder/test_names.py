@@ -67,7 +67,7 @@ def test_each_flag_that_is_a_path_knows_the_home_folder(parse_only, monkeypatch,
     known = parse_only(module, "--undefok=" + ",".join(f[2:] for f in required),
                        *(f"{flag}=x" for flag in required))  # fmt: skip
     made = set()
-    if module in (train, benchmark):
+    if module in (train, benchmark) or name == "deploy_training.__main__":
         every = (Configurations.of({"method": method}) for method in methods.names())
         made = {name for one in every for name in one.values}
     paths = [flag for flag in known if A_PATH.fullmatch(flag) and flag not in made]
