@@ -30,6 +30,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--codes", type=int)
+    parser.add_argument("--bits", type=int, choices=(48, 64))
     parser.add_argument("--approximate", action="store_true")
     parser.add_argument("--run")
     parser.add_argument(
@@ -66,7 +67,8 @@ def main() -> None:
     else:
         from search_parts import exact
 
-        exact.run([given.codes] if given.codes else list(SIZES))
+        sizes = [given.codes] if given.codes else list(SIZES)
+        exact.run(sizes, (given.bits,) if given.bits else (48, 64))
 
 
 if __name__ == "__main__":

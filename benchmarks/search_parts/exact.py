@@ -26,7 +26,7 @@ def bandwidth() -> float:
     return values.nbytes / best / 1e9
 
 
-def run(sizes: list[int]) -> None:
+def run(sizes: list[int], of_bits: tuple[int, ...] = (48, 64)) -> None:
     """Prints a table; an index is built in a folder, loaded, and asked as a user asks it."""
     print(f"a sum reads {bandwidth():.0f} GB/s on one thread\n")
     print(
@@ -35,7 +35,7 @@ def run(sizes: list[int]) -> None:
     )
     print("| --: | --: | --- | --: | --: | --: | --: | --: | --: |")
     for count in sizes:
-        for bits in (48, 64):
+        for bits in of_bits:
             with tempfile.TemporaryDirectory() as where:
                 _compare(made(count, bits, 1_000, 0.08), bits, Path(where, "index"))
 
