@@ -112,13 +112,17 @@ def test_a_person_finds_images(address, browser, tmp_path):
 
 
 @pytest.mark.parametrize("width", [320, 768])
-def test_it_fits_phones_and_tablets(address, browser, width):
+def test_it_fits_phones_and_tablets(address, browser, width, tmp_path):
     page = browser.new_page(viewport={"width": width, "height": 700})
     page.goto(address)
     status(page, "Some images of the index")
     boxes = [tile.bounding_box() for tile in page.locator("#results button").all()]
     assert all(box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
     assert len({round(box["x"]) for box in boxes}) >= 2
+    long = shutil.copy("photos/a/0.png", tmp_path / f"{90 * 'x'}.png")
+    page.set_input_files("#file", long)
+    status(page, "24 found in")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
