@@ -53,14 +53,3 @@ def seconds(searches: dict[str, Callable[[np.ndarray], Any]], queries: np.ndarra
             search(query[None])
             singles[name].append(time.perf_counter() - before)
     return {name: (best[name], np.percentile(singles[name], [50, 99])) for name in searches}
-
-
-def bandwidth() -> float:
-    """GB a second that a sum over memory beyond the caches reads, on one thread."""
-    values = np.ones(1 << 27, np.uint64)
-    best = np.inf
-    for _ in range(3):
-        before = time.process_time()
-        values.sum()
-        best = min(best, time.process_time() - before)
-    return values.nbytes / best / 1e9

@@ -74,7 +74,7 @@ def run(options: PipelineOptions, job: Job) -> dict[str, int]:
         raise FailedError(f"its state is {state}")
     try:
         counters = result.metrics().query()["counters"]
-    except (AttributeError, NotImplementedError):
+    except (AttributeError, NotImplementedError):  # of runners that keep no metrics
         return {}
     counted = dict.fromkeys(pipeline.NAMES, 0)
     for counter in counters:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,19 +33,18 @@ _CITATION = """
 """
 
 
-@dataclasses.dataclass
-class NusWideConfig(tfds.core.BuilderConfig):
-    """owners: labels and lists of the owners, one split. lists: train.txt, test.txt of papers."""
-
-
 class NusWide(tfds.core.GeneratorBasedBuilder):
     """Images with the names of their concepts; lost and unreadable ones stand in the metadata."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First."}  # noqa: RUF012
     BUILDER_CONFIGS = [  # noqa: RUF012
-        NusWideConfig(name="owners", description="Labels and lists as the owners give them."),
-        NusWideConfig(name="lists", description="The split of train.txt, test.txt, database.txt."),
+        tfds.core.BuilderConfig(
+            name="owners", description="Labels and lists as the owners give them."
+        ),
+        tfds.core.BuilderConfig(
+            name="lists", description="The split of train.txt, test.txt, database.txt."
+        ),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """
     Of the owners (https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/):
