@@ -172,6 +172,20 @@ def test_imagenet_s_weights_name_a_palace_and_a_daisy(photographs):
     assert logits.argmax(axis=1).tolist() == [698, 985]
 
 
+def test_depthwise_convolutions_stay_in_float32_under_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        network = lite.build("efficientnet_lite0", 32)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    convolutions = [layer for layer in network.layers if isinstance(layer, keras.layers.Conv2D)]
+    depthwise = [layer for layer in network.layers if "depthwise" in layer.name]
+    assert len(depthwise) == 16 and {layer.compute_dtype for layer in depthwise} == {"float32"}
+    assert len(convolutions) == 33 and {layer.compute_dtype for layer in convolutions} == {
+        "bfloat16"
+    }
+
+
 def test_what_it_is_made_of_can_be_quantised():
     kinds = {type(layer) for layer in lite.build("efficientnet_lite0", 32).layers}
     assert kinds == {
