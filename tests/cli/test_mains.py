@@ -16,13 +16,18 @@ from absl import flags
 from tfhash.cli import mains
 from tfhash.errors import UserError
 
-_MODE = flags.DEFINE_enum("mode", None, ["fine", "status", "mistake", "bug"], "", required=True)
+_MODES = ["fine", "status", "mistake", "bug", "long", "pipe"]
+_MODE = flags.DEFINE_enum("mode", None, _MODES, "", required=True)
 
 def main(argv):
     if _MODE.value == "mistake":
         raise UserError("--count: received 0,\\n  allowed is 1 or more")
     if _MODE.value == "bug":
         raise ValueError("unforeseen")
+    for _ in range(100_000 if _MODE.value == "long" else 0):
+        print("a line of a long answer")
+    if _MODE.value == "pipe":
+        raise BrokenPipeError("of a worker")
     return 3 if _MODE.value == "status" else None
 
 mains.run("tfhash.tiny", main)
@@ -64,6 +69,23 @@ def test_any_other_error_keeps_its_traceback():
     process = _run("--mode=bug")
     assert process.returncode == 1
     assert "Traceback" in process.stderr and "ValueError: unforeseen" in process.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--mode=long"], ["--help"]])
+def test_a_reader_that_leaves_ends_it_without_a_word(arguments):
+    with subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 1)
+
+
+def test_a_pipe_to_others_that_breaks_keeps_its_traceback():
+    process = _run("--mode=pipe")
+    assert process.returncode == 1 and "BrokenPipeError: of a worker" in process.stderr
 
 
 def test_a_missing_extra_is_one_line_and_status_2(capsys):

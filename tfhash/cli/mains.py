@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import importlib.util
 import io
 import os
 import re
+import select
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from absl import app, flags
@@ -83,7 +85,25 @@ def run(
             return 1
 
     print_anything()
-    app.run(guarded_main, flags_parser=parse)
+    with _a_reader_may_leave():
+        app.run(guarded_main, flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _a_reader_may_leave() -> Iterator[None]:
+    """Who reads a part, as `| head` does, closes the pipe: then the command ends without a word."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, for at exit Python would complain
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if not any(event & select.POLLERR for _, event in poll.poll(0)):
+            raise  # of another pipe, or a connection
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def print_anything() -> None:
