@@ -39,6 +39,7 @@ EXPECTED = [
     ("sh", ["float32.tflite", "float16.tflite", "int8.tflite", "encoder.onnx", "bits differ"]),
     ("python", ["[["]),
     ("python", ["[["]),
+    ("sh", ["here.npz: 7 codes", "onnxruntime: 0 of ", "onnx.npz: 7 codes", "tflite.npz: 7 codes"]),
 ]
 
 
