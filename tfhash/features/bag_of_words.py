@@ -9,13 +9,17 @@ import numpy as np
 
 from tfhash import names, npz
 from tfhash.errors import UserError
+from tfhash.storage.place import Storage
+
+_CHUNK = 4096  # rows at a time
 
 
-def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
+def read(path: str | Path, ids: Sequence[str], storage: Storage | None = None) -> np.ndarray:
     """The descriptors of images, float32 [n, F], in the order of their ids.
 
     path: an .npz file with `ids`, m strings, and `features`, numbers [m, F]; rows of other images
-    are passed over. UserError, naming the flag, for a file that is none, holds an id twice or a
+    are passed over. storage: where the answer is; None: in memory. The file's own array is held
+    while it is read. UserError, naming the flag, for a file that is none, holds an id twice or a
     value that is not finite, or lacks an image, with their number.
     """
     try:
@@ -40,7 +44,12 @@ def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
             f"`features_file`={path}: no row for {len(missing)} of {len(ids)} images, the first is "
             f"{missing[0]}"
         )
-    features = features[[row_of[id_] for id_ in ids]].astype(np.float32)
-    if bad := int((~np.isfinite(features)).any(axis=1).sum()):
+    rows, bad = [row_of[id_] for id_ in ids], 0
+    answer = (storage or Storage()).empty((len(ids), features.shape[1]), np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = answer[start : start + _CHUNK]
+        part[:] = features[rows[start : start + _CHUNK]]
+        bad += int((~np.isfinite(part)).any(axis=1).sum())
+    if bad:
         raise UserError(f"`features_file`={path}: {bad} rows hold values that are not finite")
-    return features
+    return answer
