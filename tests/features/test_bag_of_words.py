@@ -32,7 +32,9 @@ def test_rows_may_be_on_disk(write, tmp_path, monkeypatch):
     ids = [str(number) for number in range(10)]
     order = np.random.default_rng(1).permutation(10)[:8]
     asked = [ids[number] for number in order]
-    found = bag_of_words.read(write(ids=ids, features=features), asked, Storage("disk", tmp_path))
+    found = bag_of_words.read(
+        write(ids=ids, features=features), asked, Storage("disk", tmp_path).empty
+    )
     np.testing.assert_array_equal(found, features[order])
     assert isinstance(found, np.memmap) and found.dtype == np.float32
 

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from tfhash import names, npz
 from tfhash.errors import UserError
-from tfhash.storage.place import Storage
 
 _CHUNK = 4096  # rows at a time
 
 
-def read(path: str | Path, ids: Sequence[str], storage: Storage | None = None) -> np.ndarray:
+def read(
+    path: str | Path, ids: Sequence[str], empty: Callable[..., np.ndarray] = np.empty
+) -> np.ndarray:
     """The descriptors of images, float32 [n, F], in the order of their ids.
 
     path: an .npz file with `ids`, m strings, and `features`, numbers [m, F]; rows of other images
-    are passed over. storage: where the answer is; None: in memory. The file's own array is held
-    while it is read. UserError, naming the flag, for a file that is none, holds an id twice or a
-    value that is not finite, or lacks an image, with their number.
+    are passed over. empty: what makes the answer, as np.empty does, e.g. `Storage.empty`. The
+    file's own array is held while it is read. UserError, naming the flag, for a file that is none,
+    holds an id twice or a value that is not finite, or lacks an image, with their number.
     """
     try:
         arrays = npz.read(path, ("ids", "features"))
@@ -45,7 +46,7 @@ def read(path: str | Path, ids: Sequence[str], storage: Storage | None = None) -
             f"{missing[0]}"
         )
     rows, bad = [row_of[id_] for id_ in ids], 0
-    answer = (storage or Storage()).empty((len(ids), features.shape[1]), np.float32)
+    answer = empty((len(ids), features.shape[1]), np.float32)
     for start in range(0, len(rows), _CHUNK):
         part = answer[start : start + _CHUNK]
         part[:] = features[rows[start : start + _CHUNK]]

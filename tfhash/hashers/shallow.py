@@ -167,7 +167,7 @@ class FeatureHasher(Hasher):
         if settings.features == "bow":
             if settings.features_file is None:
                 raise UserError("`features_file`: missing; `features`=bow needs it here")
-            return bag_of_words.read(settings.features_file, image_set.ids, settings.storage)
+            return bag_of_words.read(settings.features_file, image_set.ids, settings.storage.empty)
         return cached_features(self.network, image_set.images, self.settings.cache_dir)
 
     def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
