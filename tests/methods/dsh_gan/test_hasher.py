@@ -451,6 +451,24 @@ def test_the_cnn_sees_unlabelled_images_in_two_views_where_it_learns_of_them(one
     assert (of_stage_1 == 128).all(axis=-1).mean() < 0.1  # G and D see weak views
 
 
+def test_several_labels_of_queries_alone_change_nothing_that_is_learned(learned_one, tmp_path):
+    """The class loss is that of the labelled images; of a query's labels any one is right."""
+    image_set, parts = learned_one.image_set, learned_one.splits
+    labels = image_set.labels.copy()
+    labels[parts.query, :2] = 1
+    other = learn(make(), dataclasses.replace(image_set, labels=labels), parts, tmp_path)
+    images = image_set.images
+    np.testing.assert_array_equal(other.hasher.embed(images), learned_one.hasher.embed(images))
+    points, of_first = [], []
+    for query in parts.query:
+        logits = other.hasher.networks["streams"](images[query : query + 1].astype(np.float32))[2]
+        best = logits[0].numpy().argmax()
+        points.append(labels[query, best])
+        of_first.append(best == labels[query].argmax())
+    assert other.facts["class_accuracy"] == pytest.approx(np.mean(points), abs=1e-6)
+    assert np.mean(of_first) < np.mean(points)
+
+
 def test_guessed_classes_are_of_one_label_an_image(several_labels, tmp_path):
     with pytest.raises(UserError, match="`unlabelled_confidence`: needs one label an image"):
         make(changed(unlabelled_confidence=0.5)).learn(*several_labels, Run(tmp_path))
