@@ -53,9 +53,8 @@ def encode(
                 raise swap
             journal.add(dict(_rows(client, images, codes)))
             advance(len(images))
-    if (
-        isinstance(client, HashClient) and not source.fingerprint
-    ):  # that of a model in its place was never asked for
+    # Of a server without fingerprints, that of a model in its place was never asked for.
+    if isinstance(client, HashClient) and not source.fingerprint:
         now = client.metadata()
         swap = _swap(source, now.version, now.fingerprint, -(-(now.code_length or 0) // 8))
         if swap:
