@@ -61,7 +61,7 @@ def test_the_table_of_a_small_run(lists, tmp_path):
     rows = [line.split(" | ") for line in ended.stdout.splitlines() if line.startswith("| lists")]
     assert [row[1] for row in rows] == ["prepare", "first", "second"]
     assert all(0.1 < float(row[4]) < 10 for row in rows)  # GB of a process with TensorFlow
-    assert "lists: images: test 20, train 40\nlists: lost: 0\nlists: unreadable: 0" in ended.stdout
+    assert "lists: images: train 40, test 20\nlists: lost: 0\nlists: unreadable: 0" in ended.stdout
     assert "lists: lists(validation=0.1), split " in ended.stdout
     counts = label_sets(40).sum(axis=0, dtype=int) + label_sets(20).sum(axis=0, dtype=int)
     assert f"images of each concept: {', '.join(map(str, counts))}\n" in ended.stdout
