@@ -137,6 +137,16 @@ def command() -> Callable[..., Ended]:
 
 
 @pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Iterator[str]:
+    """An executable, called as Python is, that need not import TensorFlow: see tests/warm.py."""
+    from tests import warm
+
+    executable, process = warm.start(tmp_path_factory.mktemp("warm"))
+    yield executable
+    process.communicate()  # closes its stdin, with which it ends
+
+
+@pytest.fixture(scope="session")
 def file_size_limit() -> Callable[[int], contextlib.AbstractContextManager[None]]:
     """No file of this process can grow beyond so many bytes meanwhile, as if a disk were full."""
 
