@@ -2,10 +2,14 @@
 
 `start(folder)` starts it once and answers an executable, to be called as Python: -m or -c, with
 arguments. What it is called for runs in a fork, which takes a tenth of a second where the import
-takes seconds. The caller's folder, environment, files 0 to 2 and signals are those of the fork; who
-kills the executable kills the fork, and the executable ends as that does. Its number is another
-one, and TensorFlow is silent in it, so tests of these have to start `sys.executable`; so have those
-of what Python reads of its environment at its start, but for PYTHONPATH.
+takes seconds. The caller's folder, environment, files 0 to 2 and signals are those of the fork, and
+the executable ends as that does. A test has to start `sys.executable` in its place where it looks
+
+- at the number of the process, which is another one;
+- at what is left by a process that is killed: who kills the executable kills the fork, but a moment
+  later, so that it may do one more thing and still hold its locks;
+- at what TensorFlow says: it is silent here;
+- at what Python reads of its environment at its start, but for PYTHONPATH.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import textwrap
 import time
 from collections import namedtuple
@@ -253,7 +254,7 @@ def decoded(lines):
 
 def test_after_kill_9_the_parts_that_were_whole_are_not_decoded_again(python, photos):
     """Killed while it decodes the third pair of files; what comes of it is what memory has."""
-    process = reader(python, photos, 0.2)
+    process = reader(sys.executable, photos, 0.2)
     lines = []
     while len(decoded(lines)) < 6:
         lines.append(process.stdout.readline())

@@ -64,7 +64,7 @@ def test_an_interrupted_command_says_how_to_go_on(encode, server, tmp_path):
     assert server.service.files() == 6
 
 
-def test_a_killed_process_goes_on(encode, server, photos, tmp_path, codes_of, python):
+def test_a_killed_process_goes_on(encode, server, photos, tmp_path, codes_of):
     """A process of its own, killed while the fourth of six batches hangs."""
     part = tmp_path / "codes.npz.part"
 
@@ -75,7 +75,7 @@ def test_a_killed_process_goes_on(encode, server, photos, tmp_path, codes_of, py
     server.service.before = hang
     arguments = f"--target={server.target} --images={photos}/**/*.jpg --batch=2 --in_flight=1"
     process = subprocess.Popen(
-        [python, "-m", "tfhash.serving.encode", *arguments.split()]
+        [sys.executable, "-m", "tfhash.serving.encode", *arguments.split()]
         + [f"--output={tmp_path}/codes.npz"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
