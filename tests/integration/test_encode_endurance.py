@@ -158,6 +158,7 @@ def test_a_server_killed_twice(start, start_server, photos, command, tmp_path, c
         while rows(tmp_path / "codes.npz.part") < kill * FILES // 3 and encoding.poll() is None:
             time.sleep(0.005)
         server.kill()
+        server.stdout.read()  # until it is gone
         time.sleep(0.5)
         done.append(rows(tmp_path / "codes.npz.part"))
         assert encoding.poll() is None, "it ended before or with the server"
