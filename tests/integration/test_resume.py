@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import h5py
@@ -47,9 +46,9 @@ def flags(directory, method="ssgah"):
     return [*of_method, f"--model_dir={directory}"]
 
 
-def start(directory, method):
+def start(python, directory, method):
     """A process of its own, to be killed; all else is as good in this one, and sooner."""
-    command = [sys.executable, "-m", "tfhash.train", *flags(directory, method)]
+    command = [python, "-m", "tfhash.train", *flags(directory, method)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -84,7 +83,9 @@ def uninterrupted(command, tmp_path_factory):
 
 
 @pytest.mark.parametrize("method", ["ssgah", pytest.param("dsh_gan", marks=pytest.mark.long)])
-def test_killed_in_both_stages_it_ends_with_the_same_weights(method, command, tmp_path, request):
+def test_killed_in_both_stages_it_ends_with_the_same_weights(
+    method, command, python, tmp_path, request
+):
     if method == "ssgah":
         uninterrupted = request.getfixturevalue("uninterrupted")
     else:
@@ -92,9 +93,9 @@ def test_killed_in_both_stages_it_ends_with_the_same_weights(method, command, tm
         assert command(train, *flags(uninterrupted, method)).status == 0
     tmp_path /= "killed"
     checkpoints = tmp_path / "checkpoints"
-    kill_once_there(start(tmp_path, method), checkpoints / "gan-00000008.weights.h5")
+    kill_once_there(start(python, tmp_path, method), checkpoints / "gan-00000008.weights.h5")
     assert not (checkpoints / "gan-00000016.weights.h5").exists()
-    kill_once_there(start(tmp_path, method), checkpoints / "hash-00000012.weights.h5")
+    kill_once_there(start(python, tmp_path, method), checkpoints / "hash-00000012.weights.h5")
     assert not (checkpoints / "hash-00000028.weights.h5").exists()
     ended = command(train, *flags(tmp_path, method))
     assert ended.status == 0, ended

@@ -15,7 +15,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +82,10 @@ def page():
 
 
 @pytest.fixture
-def shell(folder):
+def shell(python, folder):
     """shell(lines): their output. What they leave running ends with the test."""
     groups = []
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
 
     def run(lines: str) -> str:
         output = folder / "shell.txt"
