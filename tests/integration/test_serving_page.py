@@ -123,7 +123,7 @@ def in_turn(command, shell):
                 module = importlib.import_module(alone[1] + ".__main__" * bool(package))
                 ended = command(module, *shlex.split(alone[2]))
                 assert ended.status == 0, f"{line}\n{ended}"
-                output += ended.output
+                output += ended.output + ended.errors  # as a shell has it
             else:
                 output += shell(line)
         return output
