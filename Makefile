@@ -61,13 +61,14 @@ $(DOCS_INSTALLED): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
-# What a worker needs, and pytest: without all that trains, which is so seen not to be imported.
+# What a worker needs, pytest, and what makes files for ONNX Runtime: without all that trains, which
+# is so seen not to be imported.
 $(BEAM_INSTALLED): setup.cfg constraints-beam.txt
 	$(PYTHON) -m venv $(BEAM)
 	$(BEAM)/bin/python -m pip install --quiet --upgrade pip
 	$(BEAM)/bin/python -m pip install --quiet --constraint constraints-beam.txt \
-		apache-beam google-crc32c grpcio-health-checking pandas pillow pyarrow pytest \
-		tensorflow tensorflow-serving-api tqdm
+		apache-beam google-crc32c grpcio-health-checking onnx onnxruntime pandas pillow pyarrow pytest \
+		tensorflow tensorflow-serving-api tf2onnx tqdm
 	$(BEAM)/bin/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

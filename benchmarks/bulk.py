@@ -4,10 +4,13 @@
 
 The images are noise with some form, 640 x 480 at JPEG's quality of 90, made in --folder and kept
 there. Rows: what TensorFlow's decoder alone does (nothing that reads JPEGs is faster); a bare loop
-over the SavedModel with batches of 32; `tfhash.serving.encode` and the embedded server; and
-`tfhash.serving.bulk` in one and in two processes, by the Python of --beam (`make beam`).
-Seconds are of the wall clock, for commands with all that they start; each worker has one thread of
-TensorFlow, as the loops here have.
+over the SavedModel with batches of 32; `tfhash.serving.encode` and the embedded server; `encode`
+with the export in its own process, by each engine; and `tfhash.serving.bulk` in one process, by
+each engine, and in two, by the Python of --beam (`make beam`). An engine has a row where its file
+is beside the versions of the export (`python -m tfhash.export --format=onnx`, `--format=tflite`).
+Below a row stands what the command says of the parts of its work.
+Seconds are of the wall clock, for commands with all that they start; each worker has one thread for
+the network, as the loops here have, and one that decodes ahead.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 # Before TensorFlow is there.
@@ -28,7 +32,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
+from tfhash.serving import engines
+
 HEIGHT, WIDTH, BATCH = 480, 640, 32
+PROFILE = "ms an image:"  # begins the line of a command that tells it
+Timed = tuple[float, str]  # seconds, and that line or ""
+Rows = dict[str, Callable[[], Timed]]
 
 
 def make_images(folder: Path, count: int) -> list[Path]:
@@ -67,7 +76,7 @@ def bare_loop(version: Path) -> Callable[[list[Path]], None]:
     return loop
 
 
-def encode(folder: Path, scratch: Path, export_dir: Path) -> float:
+def encode(folder: Path, scratch: Path, export_dir: Path) -> Timed:
     """Seconds of the command, once the server serves."""
     server = [sys.executable, "-m", "tfhash.serving.server", "--port=0"]
     server += [f"--model_base_path={export_dir}"]
@@ -87,25 +96,68 @@ def encode(folder: Path, scratch: Path, export_dir: Path) -> float:
             process.communicate()
 
 
-def bulk(python: str, folder: Path, scratch: Path, export_dir: Path, processes: int) -> float:
-    more = ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
+def encode_here(engine: str, folder: Path, scratch: Path, export_dir: Path) -> Timed:
     return seconds_of(
-        [python, "-m", "tfhash.serving.bulk", f"--model={export_dir}", f"--input={folder}/**",
-         f"--output={scratch}/bulk{processes}@16.parquet", *(more if processes > 1 else [])]
+        [sys.executable, "-m", "tfhash.serving.encode", f"--model={export_dir}", "--tf_threads=1",
+         f"--engine={engine}", f"--images={folder}/**", f"--output={scratch}/{engine}.npz"]
     )  # fmt: skip
 
 
-def seconds_of(command: list[str]) -> float:
+def bulk(
+    python: str, folder: Path, scratch: Path, export_dir: Path, processes: int, engine: str
+) -> Timed:
+    more = ["--direct_running_mode=multi_processing", f"--direct_num_workers={processes}"]
+    return seconds_of(
+        [python, "-m", "tfhash.serving.bulk", f"--model={export_dir}", f"--input={folder}/**",
+         f"--engine={engine}", f"--output={scratch}/bulk{processes}{engine}@16.parquet",
+         *(more if processes > 1 else [])]
+    )  # fmt: skip
+
+
+def seconds_of(command: list[str]) -> Timed:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return time.perf_counter() - start
+    ended = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    seconds = time.perf_counter() - start
+    told = [line for line in ended.stdout.splitlines() if line.startswith(PROFILE)]
+    return seconds, "".join(told)
 
 
-def timed(function: Callable[[list[Path]], None], paths: list[Path]) -> float:
+def timed(function: Callable[[list[Path]], None], paths: list[Path]) -> Timed:
     function(paths[:BATCH])  # what the first call costs is not of the images
     start = time.perf_counter()
     function(paths)
-    return time.perf_counter() - start
+    return time.perf_counter() - start, ""
+
+
+def rows_of(given: argparse.Namespace, folder: Path, scratch: Path, paths: list[Path]) -> Rows:
+    """What to time, by the names of the rows, in their order."""
+    export_dir, beam = given.export_dir, given.beam
+    version = max(
+        (path for path in export_dir.iterdir() if path.name.isdecimal()),
+        key=lambda path: int(path.name),
+    )
+    rows: Rows = {
+        "decoding alone, 1 thread": lambda: timed(decode_all, paths),
+        "bare loop, 1 thread": lambda: timed(bare_loop(version), paths),
+        "tfhash.serving.encode": lambda: encode(folder, scratch, export_dir),
+    }
+    there = [
+        engine
+        for engine in engines.NAMES
+        if Path(engines.file_of(engine, str(version)) or version).exists()
+    ]
+    for engine in there:
+        rows[f"encode in one process, {engine}"] = partial(
+            encode_here, engine, folder, scratch, export_dir
+        )
+    for processes in (1, 2):
+        name = f"tfhash.serving.bulk, {processes} process{'es' * (processes > 1)}"
+        for engine in there if processes == 1 else [engines.TENSORFLOW]:
+            full = name if engine == engines.TENSORFLOW else f"{name}, {engine}"
+            rows[full] = partial(bulk, beam, folder, scratch, export_dir, processes, engine)
+    return rows
 
 
 def main() -> None:
@@ -119,26 +171,13 @@ def main() -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     paths = make_images(folder, given.images)
-    version = max(
-        (path for path in given.export_dir.iterdir() if path.name.isdecimal()),
-        key=lambda path: int(path.name),
-    )
     size = sum(path.stat().st_size for path in paths) / len(paths) / 1000
     print(f"{len(paths):,} JPEGs of {WIDTH} x {HEIGHT}, {size:.0f} kB each, {os.cpu_count()} cores")
-    rows: dict[str, Callable[[], float]] = {
-        "decoding alone, 1 thread": lambda: timed(decode_all, paths),
-        "bare loop, 1 thread": lambda: timed(bare_loop(version), paths),
-        "tfhash.serving.encode": lambda: encode(folder, scratch, given.export_dir),
-        "tfhash.serving.bulk, 1 process": lambda: bulk(
-            given.beam, folder, scratch, given.export_dir, 1
-        ),
-        "tfhash.serving.bulk, 2 processes": lambda: bulk(
-            given.beam, folder, scratch, given.export_dir, 2
-        ),
-    }
-    for name, run in rows.items():
-        seconds = run()
-        print(f"{name:<34}{seconds:9.1f} s{len(paths) / seconds:10,.0f} images/s", flush=True)
+    for name, run in rows_of(given, folder, scratch, paths).items():
+        seconds, profile = run()
+        print(f"{name:<46}{seconds:9.1f} s{len(paths) / seconds:10,.0f} images/s", flush=True)
+        if profile:
+            print(f"    {profile}", flush=True)
 
 
 if __name__ == "__main__":

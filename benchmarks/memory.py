@@ -33,12 +33,16 @@ METHODS = {
 _EVERY = 0.05  # seconds between two looks at a process
 
 
-def write_photo(path: Path, number: int, size: int) -> None:
-    """A smooth pattern of the class, with noise of its own."""
-    of_class = np.random.default_rng(number % CLASSES).integers(0, 256, (4, 4, 3))
+def form_of(class_: int) -> np.ndarray:
+    """The form of a class, int [8, 8, 3] in [0, 255]."""
+    of_class = np.random.default_rng(class_).integers(0, 256, (4, 4, 3))
+    return np.kron(of_class, np.ones((2, 2, 1), int))
+
+
+def write_photo(path: Path, form: np.ndarray, number: int, size: int) -> None:
+    """A smooth image of a form [8, 8, 3], with noise of its own."""
     noise = np.random.default_rng(number).integers(-40, 41, (8, 8, 3))
-    pattern = np.kron(of_class, np.ones((2, 2, 1), int)) + noise
-    image = Image.fromarray(np.clip(pattern, 0, 255).astype(np.uint8))
+    image = Image.fromarray(np.clip(form + noise, 0, 255).astype(np.uint8))
     image.resize((size, size), Image.Resampling.BILINEAR).save(path, "JPEG", quality=90)
 
 
@@ -53,7 +57,9 @@ def make_photos(folder: Path, count: int, size: int) -> Path:
         (making / str(class_)).mkdir(parents=True)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         paths = [making / str(number % CLASSES) / f"{number:07d}.jpg" for number in range(count)]
-        list(threads.map(write_photo, paths, range(count), [size] * count))
+        forms = [form_of(class_) for class_ in range(CLASSES)]
+        of_photos = (forms[number % CLASSES] for number in range(count))
+        list(threads.map(write_photo, paths, of_photos, range(count), [size] * count))
     making.rename(photos)
     return photos
 
@@ -87,11 +93,11 @@ def lines_of(path: Path, done: int) -> Iterator[str]:
     yield from text[: text.rfind("\n") + 1].splitlines()[done:]
 
 
-def watch(arguments: list[str], log: Path, limit: float) -> Seen:
-    """Runs tfhash.train, and looks at it again and again."""
+def watch(arguments: list[str], log: Path, limit: float, module: str = "tfhash.train") -> Seen:
+    """Runs a command of tfhash, and looks at it again and again."""
     seen, began = Seen(), time.monotonic()
     with log.open("w") as file:
-        command = [sys.executable, "-m", "tfhash.train", *arguments]
+        command = [sys.executable, "-m", module, *arguments]
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
     while seen.status is None:
         seen.status = process.poll()

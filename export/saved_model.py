@@ -17,7 +17,7 @@ import tfhash
 from tfhash import paths
 from tfhash.data import images as image_ops
 from tfhash.data.arrays import as_images
-from tfhash.export import aside, fingerprint, operations, signatures, verify, warmup
+from tfhash.export import aside, decoder, fingerprint, operations, signatures, verify, warmup
 from tfhash.export.folded import folded
 from tfhash.hashers.base import Hasher
 
@@ -59,6 +59,7 @@ def save(
         if images is not None:
             operations.check(folder)
             verify.verify(folder, encoder, images, warmup.read(folder), digits)
+            decoder.check(folder, images)
         return _publish(temporary, export_dir)
 
 
@@ -141,6 +142,7 @@ def _write(
         archive.add_endpoint(name, function, input_signature=[signatures.INPUTS[name]])
     archive.write_out(os.fspath(folder), verbose=False)
     warmup_requests = warmup.write(folder, image_size)
+    decoder.write(folder, image_size, limits.megapixels)
 
     content = dict(metadata) | {
         fingerprint.OUTPUT: digits,

@@ -62,31 +62,53 @@ def build(
             outputs[fingerprint.OUTPUT] = tf.fill([count], tf.constant(fingerprint_digits))
         return outputs
 
-    def decode(one: tf.Tensor) -> tf.Tensor:
-        image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
-        return tf.ensure_shape(image, [image_size, image_size, 3])
-
     def encode_images(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return answer(image_ops.resize(_checked_images(images), image_size))
 
     def encode_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        resized = tf.map_fn(
-            decode,
-            _checked_image_bytes(image_bytes),
-            parallel_iterations=_PARALLEL_DECODES,
-            fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
-        )
-        return answer(resized)
+        return answer(decoders["decode_bytes"](image_bytes)["images"])
 
     def encode_bytes_partial(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        images, valid = _decode_valid(_checked_image_bytes(image_bytes), image_size, decode)
-        return {**answer(images, valid), "valid": valid}
+        decoded = decoders["decode_bytes_partial"](image_bytes)
+        return {**answer(decoded["images"], decoded["valid"]), "valid": decoded["valid"]}
+
+    decoders = build_decoders(image_size, megapixels)
 
     return {
         "encode_images": encode_images,
         "encode_bytes": encode_bytes,
         "encode_bytes_partial": encode_bytes_partial,
     }
+
+
+def build_decoders(
+    image_size: int, megapixels: int = image_ops.MEGAPIXELS
+) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
+    """What stands before the encoder where files are encoded, by name: files in, pixels out.
+
+    image_bytes string [n] to `images` uint8 [n, image_size, image_size, 3]. `decode_bytes` raises
+    InvalidArgumentError for a file that cannot be decoded; `decode_bytes_partial` answers `valid`
+    bool [n] too, and zeros for such a file. megapixels: the limit of `images.decode`.
+    """
+
+    def decode(one: tf.Tensor) -> tf.Tensor:
+        image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
+        return tf.ensure_shape(image, [image_size, image_size, 3])
+
+    def decode_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = tf.map_fn(
+            decode,
+            _checked_image_bytes(image_bytes),
+            parallel_iterations=_PARALLEL_DECODES,
+            fn_output_signature=tf.TensorSpec([image_size, image_size, 3], tf.uint8),
+        )
+        return {"images": images}
+
+    def decode_bytes_partial(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        images, valid = _decode_valid(_checked_image_bytes(image_bytes), image_size, decode)
+        return {"images": images, "valid": valid}
+
+    return {"decode_bytes": decode_bytes, "decode_bytes_partial": decode_bytes_partial}
 
 
 def fingerprint_of(

@@ -18,9 +18,12 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-# Several processes test at a time: each, and what it starts, has one thread for operations.
+# Several processes test at a time: each, and what it starts, has one thread for operations. Two
+# threads of OpenBLAS that share a core wait for each other at full load: a small decomposition
+# takes a hundred times the time. It reads this when NumPy is imported, which is later.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    for _name in ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_name, "1")
 
 if TYPE_CHECKING:
     from tfhash.runs.configurations import Configurations
@@ -131,6 +134,16 @@ def command() -> Callable[..., Ended]:
         return Ended(ended.value.code or 0, output.getvalue(), errors.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory) -> Iterator[str]:
+    """An executable, called as Python is, that need not import TensorFlow: see tests/warm.py."""
+    from tests import warm
+
+    executable, process = warm.start(tmp_path_factory.mktemp("warm"))
+    yield executable
+    process.communicate()  # closes its stdin, with which it ends
 
 
 @pytest.fixture(scope="session")

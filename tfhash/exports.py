@@ -10,6 +10,9 @@ from tfhash.errors import UserError
 from tfhash.names import shown
 
 METADATA = Path("assets.extra", "tfhash.json")
+# A SavedModel of its own within a version: image files to the pixels that its network takes. What
+# decodes with it, and computes with another engine, gets the pixels of the version itself.
+DECODER = Path("assets.extra", "decoder")
 SAVED_MODEL = "saved_model.pb"
 
 

@@ -1,6 +1,7 @@
 """Prepares NUS-WIDE from a user's own download, once: then --dataset=nus_wide --data_dir=DIR.
 
 python -m tfhash.prepare_nus_wide --source=FOLDER --data_dir=DIR [--config=owners|lists]
+    [--bow=BoW_int.dat]
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from absl import flags
 
 from tfhash.cli import mains
 from tfhash.cli.flags import define_path
-from tfhash.data.nus_wide import listed
+from tfhash.data import prepared
+from tfhash.data.nus_wide import listed, words
 from tfhash.data.nus_wide.builder import NusWide
 from tfhash.errors import UserError, unwritable
 from tfhash.names import shown
@@ -33,6 +35,9 @@ def define_flags() -> None:
         "owners: ImageList and Groundtruth, to be split by a protocol; lists: train.txt and "
         "test.txt, for --protocol=lists",
     )
+    define_path(
+        "bow", None, "the owners' BoW_int.dat, whose lines are kept for --features=bow; or later"
+    )
 
 
 def main(argv: list[str]) -> None:
@@ -42,14 +47,18 @@ def main(argv: list[str]) -> None:
         raise UserError(
             f"--source: {shown(source)} is no folder, or empty; allowed: one with NUS-WIDE's files"
         )
-    prepare(source, Path(given.data_dir).expanduser(), given.config)
+    bow = None if given.bow is None else Path(given.bow)
+    if bow is not None and not bow.is_file():  # told before images are read for minutes
+        raise UserError(f"--bow={shown(bow)}: no such file; allowed: the owners' BoW_int.dat")
+    prepare(source, Path(given.data_dir).expanduser(), given.config, bow)
 
 
-def prepare(source: Path, data_dir: Path, config: str) -> None:
+def prepare(source: Path, data_dir: Path, config: str, bow: Path | None = None) -> None:
     """Writes the data set, and prints what it holds, what is lost and what cannot be read.
 
-    UserError for files that are none of NUS-WIDE's, where no image is found, and where data_dir
-    cannot be written.
+    bow: the owners' bags of words, to be kept for the images of the data set, also of one that is
+    there. UserError for files that are none of NUS-WIDE's, where no image is found, and where
+    data_dir cannot be written.
     """
     try:
         builder = NusWide(config=config, data_dir=data_dir)
@@ -58,6 +67,10 @@ def prepare(source: Path, data_dir: Path, config: str) -> None:
         else:
             builder.download_and_prepare(
                 download_config=tfds.download.DownloadConfig(manual_dir=source)
+            )
+        if bow is not None:
+            words.keep(
+                bow, listed.image_list(source), prepared.ids_of(builder), words.place(builder)
             )
     except OSError as error:
         raise unwritable("--data_dir", data_dir, error) from None
@@ -73,6 +86,8 @@ def prepare(source: Path, data_dir: Path, config: str) -> None:
         some = ", ".join(shown(name) for name in names[:_NAMED])
         more = ", ..." if len(names) > _NAMED else ""
         print(f"{what + ':':11} {len(names):,}{' (' + some + more + ')' if names else ''}")
+    if words.place(builder).is_file():
+        print(f"words:      bags of words of the owners ({shown(words.place(builder))})")
     print(f"to use it:  --dataset=nus_wide --data_dir={shown(data_dir)}")
 
 

@@ -29,7 +29,8 @@ class Facts(NamedTuple):
     fingerprint, code_length: of the model. megapixels: the limit of an image that held. inputs:
     digest of what the rows are of, so that a shard of the same inputs need not be made again.
     unread: rows whose image the system did not give, and may give next time. errors: rows without
-    a code, those among them.
+    a code, those among them. engine: what ran the network; a shard of before there were several
+    does not tell.
     """
 
     fingerprint: str
@@ -41,6 +42,7 @@ class Facts(NamedTuple):
     rows: int = 0
     errors: int = 0
     unread: int = 0
+    engine: str = "tensorflow"
 
     @property
     def width(self) -> int:
@@ -163,7 +165,7 @@ def rows_of(table: Any) -> list[Row]:
 
 def _facts(metadata: Any) -> Facts:
     facts = Facts(**json.loads((metadata or {})[_KEY]))
-    if [type(value) for value in facts] != [str, int, int, int, int, str, int, int, int]:
+    if [type(value) for value in facts] != [str, int, int, int, int, str, int, int, int, str]:
         raise ValueError(f"its facts are {facts}")
     return facts
 

@@ -31,7 +31,8 @@ NAME = "tfhash.serving.bulk"
 mains.require(NAME, "bulk", "apache_beam", "google_crc32c", "pyarrow", "tensorflow_serving")
 
 with quiet.logs():
-    from tfhash.serving.bulk import inputs, models, output, places, running
+    from tfhash.serving import engines
+    from tfhash.serving.bulk import inputs, models, output, pipeline, places, running
     from tfhash.serving.bulk.making import Job
     from tfhash.serving.bulk.output import Total
 from tfhash.serving.errors import HashServiceError  # noqa: E402
@@ -45,6 +46,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("output", None, f"files to write: {shards.ALLOWED}")
     flags.DEFINE_string("model", None, "folder of the export that each worker loads")
+    flags.DEFINE_enum("engine", engines.TENSORFLOW, engines.NAMES, f"with --model: {engines.HELP}")
     flags.DEFINE_string("target", None, "HOST:PORT of a TF Serving's gRPC, in place of --model")
     flags.DEFINE_string("model_name", "tfhash", "with --target: name of the model there")
     flags.DEFINE_float("timeout", 60, "with --target: seconds that a request may take")
@@ -59,7 +61,11 @@ def define_flags() -> None:
     flags.DEFINE_string("image_feature", "image", "TFRecord: feature with the bytes of the image")
     flags.DEFINE_string("id_feature", "id", "TFRecord: feature with its id, else FILE:OFFSET")
     flags.DEFINE_integer(
-        "tf_threads", 1, "TensorFlow's threads in each process of workers; 0: as many as cores", 0
+        "tf_threads",
+        1,
+        "threads of the network in each process of workers, beside one that decodes; 0: as many as "
+        "cores",
+        0,
     )
     for name in ("input", "output"):
         flags.mark_flag_as_required(name)
@@ -94,6 +100,8 @@ def _job() -> Job:
     given = flags.FLAGS
     if (given.model is None) == (given.target is None):
         raise UserError("--model, --target: allowed: exactly one of them")
+    if given.target is not None and given["engine"].present:
+        raise UserError("--engine: behind --target the server computes; allowed: with --model")
     try:
         name, count = shards.together(given.output)
     except ValueError as error:
@@ -104,7 +112,7 @@ def _job() -> Job:
         source.check()
     if given.model is not None:
         with places.named(given.model, "model"):
-            model = models.of_directory(given.model, given.tf_threads)
+            model = models.of_directory(given.model, given.tf_threads, given.engine)
     else:
         model = models.of_server(given.target, given.model_name, given.timeout, given.batch)
     return Job(
@@ -131,6 +139,11 @@ def _report(job: Job, counted: Mapping[str, int], total: Total) -> int:
             f"{counted['unchanged']:,} as they were; {counted['shards_finished']:,} of "
             f"{job.shards:,} shards were finished before"
         )
+    tally = pipeline.tally_of(counted)
+    if profile := tally.profile():
+        print(profile)
+    if comparison := tally.comparison(job.model.engine):
+        print(f"{comparison} of each process", file=sys.stderr)
     if not total.errors:
         return 0
     mains.print_error(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,9 +17,12 @@ from tfhash.serving.bulk import places
 from tfhash.serving.bulk.inputs import Item, Source, reason
 from tfhash.serving.bulk.models import Model
 from tfhash.serving.bulk.places import UNKNOWN
+from tfhash.serving.local import Tally
 from tfhash.shards import Facts, Row
 
-Encoder = Callable[[Sequence[bytes]], list[bytes | str]]
+# Answers each batch of images with their codes, or why there is none, and adds to a tally.
+Encoder = Callable[[Iterable[Sequence[bytes]], Tally], Iterator[list[bytes | str]]]
+_ReadImage = tuple[bytes, bytes]  # and its SHA-256
 _READERS = 8  # files that are read at a time: a file far away takes long to begin
 
 
@@ -57,12 +63,16 @@ def shard_of(name: str, count: int) -> int:
 
 @dataclass
 class Making:
-    """One shard. encoder: answers what encodes, asked only where there is something to encode."""
+    """One shard. encoder: answers what encodes, asked only where there is something to encode.
+
+    tally: what was seen of that.
+    """
 
     job: Job
     shard: int
     encoder: Callable[[], Encoder]
     counts: Counts = field(default_factory=Counts)
+    tally: Tally = field(default_factory=Tally)
 
     def run(self, items: Iterable[Item]) -> Counts:
         """Brings the shard up to these images. Raises what reading or writing of shards does."""
@@ -88,7 +98,8 @@ class Making:
             return None, {}
         model = self.job.model
         facts, table = shards.read(io.BytesIO(before))
-        if (facts.fingerprint, facts.code_length) != (model.fingerprint, model.code_length):
+        of_model = model.fingerprint, model.code_length, model.engine
+        if (facts.fingerprint, facts.code_length, facts.engine) != of_model:
             return None, {}
         rows = [row for row in shards.rows_of(table) if row.code is not None]
         if facts.megapixels == self.job.megapixels:
@@ -108,6 +119,7 @@ class Making:
             self.job.shards,
             self.job.megapixels,
             digest.hexdigest(),
+            engine=self.job.model.engine,
         )
 
     def _rows(self, ordered: Sequence[Item], known: dict[str, Row]) -> list[Row]:
@@ -144,43 +156,64 @@ class Making:
         return known if same else None
 
     def _read_and_encoded(self, items: Sequence[Item], known: dict[str, Row]) -> Iterator[Row]:
-        """The rows of images that may be new. A batch is read while another is encoded."""
-        ahead: tuple[list[Item], list[Future[bytes]]] | None = None
+        """The rows of images that may be new. A batch is read while others are encoded."""
+        settled: list[Row] = []
+        asked: deque[list[tuple[Item, bytes]]] = deque()
+        batches = self._batches(items, known, settled, asked)
+        with contextlib.closing(batches):
+            first = next(batches, None)
+            if first is not None:
+                encoder = self.encoder()
+                for answers in encoder(itertools.chain([first], batches), self.tally):
+                    for (item, digest), answer in zip(asked.popleft(), answers, strict=True):
+                        code, why = (answer, None) if isinstance(answer, bytes) else (None, answer)
+                        self.counts.encoded += code is not None
+                        yield Row(item.id, code, item.size, item.modified, digest, why)
+        yield from settled
+
+    def _batches(
+        self,
+        items: Sequence[Item],
+        known: dict[str, Row],
+        settled: list[Row],
+        asked: deque[list[tuple[Item, bytes]]],
+    ) -> Generator[list[bytes], None, None]:
+        """Images to encode. What they are, with their digests, goes into asked, a batch before it
+        is taken; the rows of those that need no encoding go into settled."""
+        ahead: tuple[list[Item], list[Future[bytes]]] = [], []
         with ThreadPoolExecutor(_READERS) as pool:
             for group in [*groups(items, self.job.batch, self.job.batch_bytes), []]:
                 reading = [pool.submit(self.job.source.read, item) for item in group]
-                if ahead:
-                    yield from self._batch(*ahead, known)
+                new: list[tuple[Item, bytes]] = []
+                contents: list[bytes] = []
+                for item, future in zip(*ahead, strict=True):
+                    found = self._read(item, future, known.get(item.id))
+                    if isinstance(found, Row):
+                        settled.append(found)
+                    else:
+                        new.append((item, found[1]))
+                        contents.append(found[0])
+                if new:
+                    asked.append(new)
+                    yield contents
                 ahead = group, reading
 
-    def _batch(
-        self, items: list[Item], reading: list[Future[bytes]], known: dict[str, Row]
-    ) -> Iterator[Row]:
-        new: list[tuple[Item, bytes, bytes]] = []
-        for item, future in zip(items, reading, strict=True):
-            try:
-                data = future.result()
-            except files.NotReadError as error:
-                yield _refused(item._replace(size=UNKNOWN), reason(error))
-            except files.FileError as error:
-                yield _refused(item, reason(error))
-            except Exception as error:  # of many file systems
-                yield _refused(item._replace(size=UNKNOWN), reason(error))
-            else:
-                self.counts.read += 1
-                digest = hashlib.sha256(data).digest()
-                row = known.get(item.id)
-                if row and row.sha256 == digest:
-                    self.counts.unchanged += row.code is not None
-                    yield row._replace(size=item.size, modified=item.modified)
-                else:
-                    new.append((item, data, digest))
-        if new:
-            answers = self.encoder()([data for _, data, _ in new])
-            for (item, _, digest), answer in zip(new, answers, strict=True):
-                code, why = (answer, None) if isinstance(answer, bytes) else (None, answer)
-                self.counts.encoded += code is not None
-                yield Row(item.id, code, item.size, item.modified, digest, why)
+    def _read(self, item: Item, future: Future[bytes], known: Row | None) -> Row | _ReadImage:
+        """An image with its digest, or its row where it need not, or cannot, be encoded."""
+        try:
+            data = future.result()
+        except files.NotReadError as error:
+            return _refused(item._replace(size=UNKNOWN), reason(error))
+        except files.FileError as error:
+            return _refused(item, reason(error))
+        except Exception as error:  # of many file systems
+            return _refused(item._replace(size=UNKNOWN), reason(error))
+        self.counts.read += 1
+        digest = hashlib.sha256(data).digest()
+        if known and known.sha256 == digest:
+            self.counts.unchanged += known.code is not None
+            return known._replace(size=item.size, modified=item.modified)
+        return data, digest
 
 
 def groups(items: Sequence[Item], most: int, most_bytes: int) -> Iterator[list[Item]]:

@@ -1,62 +1,55 @@
-"""What encodes in a worker: a SavedModel of its own, or a server with the API of TF Serving."""
+"""What encodes in a worker: an export of its own, or a server with the API of TF Serving."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-from tfhash import exports, stderr
+from tfhash import exports
 from tfhash.errors import UserError
-from tfhash.paths import literal
+from tfhash.serving import engines
 from tfhash.serving.bulk import places
 from tfhash.serving.encode.files import DAMAGED, reason
+from tfhash.serving.local import Local, Tally, WrongModelError
 
-_PARTIAL, _ALONE = "encode_bytes_partial", "encode_bytes"
-
-
-class WrongModelError(RuntimeError):
-    """What answers is not the model that the job was started with."""
+_Answers = Iterator[list[bytes | str]]
 
 
 class SavedModel:
-    """An export in this process, loaded by plain TensorFlow."""
+    """An export in this process, computed by an engine."""
 
-    def __init__(self, directory: str, fingerprint: str, threads: int):
-        tf = _tensorflow()
-        if threads:
-            with contextlib.suppress(RuntimeError):  # TensorFlow has begun: its threads stay
-                tf.config.threading.set_intra_op_parallelism_threads(threads)
-                tf.config.threading.set_inter_op_parallelism_threads(threads)
-        self._tf = tf
-        self._fingerprint = fingerprint
-        with fetched(directory) as folder, literal(folder) as plain:
-            self._loaded = tf.saved_model.load(str(plain))  # its variables live as long as it does
+    def __init__(self, model: Model):
+        file = engines.file_of(model.engine, model.directory)
+        with fetched(model.directory, file) as version:
+            self._local = Local(version, model.engine, model.threads)
+        if self._local.fingerprint != model.fingerprint:
+            raise WrongModelError(
+                f"fingerprint {self._local.fingerprint}, expected {model.fingerprint}"
+            )
 
-    def __call__(self, images: Sequence[bytes]) -> list[bytes | str]:
-        """The packed code of each image, or why it has none. WrongModelError."""
-        answer = self._call(_PARTIAL, images)
-        told = {*answer["fingerprint"].numpy().tolist()}
-        if told != {self._fingerprint.encode()}:
-            raise WrongModelError(f"fingerprint {told}, expected {self._fingerprint}")
-        rows = zip(images, answer["code"].numpy(), answer["valid"].numpy(), strict=True)
-        return [code.tobytes() if valid else self._reason(image) for image, code, valid in rows]
+    def __call__(self, batches: Iterable[Sequence[bytes]], tally: Tally) -> _Answers:
+        """Of each batch the packed code of each image, or why it has none. WrongModelError.
+
+        Images are decoded while the network runs on the batch before.
+        """
+        sent: deque[Sequence[bytes]] = deque()
+
+        def contents() -> Iterator[Sequence[bytes]]:
+            for batch in batches:
+                sent.append(batch)
+                yield batch
+
+        for answer in self._local.stream(contents(), tally):
+            rows = zip(sent.popleft(), answer.code, answer.valid, strict=True)
+            yield [code.tobytes() if ok else self._reason(image) for image, code, ok in rows]
 
     def _reason(self, image: bytes) -> str:
-        try:
-            self._call(_ALONE, [image])
-        except self._tf.errors.InvalidArgumentError as error:
-            return reason(str(error))
-        return DAMAGED
-
-    def _call(self, signature: str, images: Sequence[bytes]) -> Any:
-        return self._loaded.signatures[signature](image_bytes=self._tf.constant([*images]))
+        return reason(self._local.complaint(image))
 
 
 class Server:
@@ -68,8 +61,11 @@ class Server:
         self._client = HashClient(target, name, timeout=timeout, max_batch=batch)
         self._fingerprint = fingerprint
 
-    def __call__(self, images: Sequence[bytes]) -> list[bytes | str]:
-        """The packed code of each image, or why it has none. WrongModelError, HashServiceError."""
+    def __call__(self, batches: Iterable[Sequence[bytes]], tally: Tally) -> _Answers:
+        """As of `SavedModel`, with an empty tally. WrongModelError, HashServiceError."""
+        return map(self._answers, batches)
+
+    def _answers(self, images: Sequence[bytes]) -> list[bytes | str]:
         codes = self._client.encode_bytes([*images], on_error="mask")
         if codes.fingerprint != self._fingerprint:
             raise WrongModelError(
@@ -88,25 +84,19 @@ class Server:
         return DAMAGED
 
 
-def _tensorflow() -> ModuleType:
-    """TensorFlow, imported without what it says then where its logs are not asked for."""
-    silent = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" and "tensorflow" not in sys.modules
-    with stderr.aside() if silent else contextlib.nullcontext():
-        import tensorflow as tf
-    return tf
-
-
 @dataclass(frozen=True)
 class Model:
     """Which model a job is of, as it travels to its workers.
 
-    directory: of a version, where each worker loads it; or else target and name on a server.
+    directory: of a version, where each worker loads it, and computes with engine; or else target
+    and name on a server.
     """
 
     fingerprint: str
     code_length: int
     directory: str = ""
     threads: int = 1
+    engine: str = engines.TENSORFLOW
     target: str = ""
     name: str = ""
     timeout: float = 60.0
@@ -115,11 +105,14 @@ class Model:
     def load(self) -> SavedModel | Server:
         if self.target:
             return Server(self.target, self.name, self.fingerprint, self.timeout, self.batch)
-        return SavedModel(self.directory, self.fingerprint, self.threads)
+        return SavedModel(self)
 
 
-def of_directory(directory: str, threads: int) -> Model:
-    """The newest version in the folder of an export, or the folder itself. UserError for none."""
+def of_directory(directory: str, threads: int, engine: str = engines.TENSORFLOW) -> Model:
+    """The newest version in the folder of an export, or the folder itself.
+
+    UserError for none, and where what the engine needs is not there.
+    """
     if not places.is_remote(directory):
         version = exports.newest(Path(os.path.expanduser(directory)))
         described = exports.describe(version)
@@ -128,7 +121,8 @@ def of_directory(directory: str, threads: int) -> Model:
         where = _newest(directory)
         with fetched(where) as folder:
             described = exports.describe(Path(folder))
-    return Model(described["fingerprint"], described["code_length"], where, threads)
+    engines.require(engine, where, places.exists)
+    return Model(described["fingerprint"], described["code_length"], where, threads, engine)
 
 
 def of_server(target: str, name: str, timeout: float, batch: int) -> Model:
@@ -148,17 +142,24 @@ def of_server(target: str, name: str, timeout: float, batch: int) -> Model:
 
 
 @contextlib.contextmanager
-def fetched(directory: str) -> Iterator[str]:
-    """A folder of this machine with the files of a folder, for as long as the context lasts."""
+def fetched(directory: str, beside: str = "") -> Iterator[str]:
+    """A folder of this machine with the files of a folder, for as long as the context lasts.
+
+    beside: a file next to the folder, which is next to that of this machine too; "" for none.
+    """
     if not places.is_remote(directory):
         yield directory
         return
+    directory = directory.rstrip("/")
     with tempfile.TemporaryDirectory() as scratch:
-        for path, _ in places.match(f"{directory.rstrip('/')}/**"):
-            own = Path(scratch, path[len(directory.rstrip("/")) + 1 :])
+        folder = Path(scratch, directory.rpartition("/")[2])
+        for path, _ in places.match(f"{directory}/**"):
+            own = folder / path[len(directory) + 1 :]
             own.parent.mkdir(parents=True, exist_ok=True)
             own.write_bytes(places.read(path))
-        yield scratch
+        if beside:
+            Path(scratch, beside.rpartition("/")[2]).write_bytes(places.read(beside))
+        yield str(folder)
 
 
 def _newest(directory: str) -> str:

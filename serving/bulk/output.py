@@ -31,8 +31,8 @@ class Total(NamedTuple):
 def prepare(job: Job) -> Existing:
     """Makes the folder and clears it of what killed writers left.
 
-    UserError where shards of another number lie there under the same name, or files of another
-    kind where shards would be written.
+    UserError where shards of another number lie there under the same name, or of the same model by
+    another engine, or files of another kind where shards would be written.
     """
     places.make_folder(job.name, "output")
     places.delete_leftovers(f"{job.name}-")
@@ -54,10 +54,17 @@ def prepare(job: Job) -> Existing:
                 f"--output: {shown(path)}: {error}; allowed: another name, or without that file"
             ) from None
         found += 1
-        others += (facts.fingerprint, facts.code_length) != (
+        if (facts.fingerprint, facts.code_length) != (
             job.model.fingerprint,
             job.model.code_length,
-        )
+        ):
+            others += 1
+        elif facts.engine != job.model.engine:
+            raise UserError(
+                f"--output: {shown(path)} is of --engine={facts.engine}, not {job.model.engine}, "
+                f"whose codes may differ in some bits; allowed: --engine={facts.engine}, another "
+                "name, or without its files"
+            )
     return Existing(found, others)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import apache_beam as beam
@@ -11,9 +11,18 @@ from apache_beam.utils.shared import Shared
 
 from tfhash.serving.bulk.inputs import Item
 from tfhash.serving.bulk.making import Counts, Job, Making, shard_of
+from tfhash.serving.local import Tally
 
 METRICS = "tfhash.bulk"
-NAMES = ("images", "read", "encoded", "unchanged", "bad", "shards_made", "shards_finished")
+_COUNTS = ("images", "read", "encoded", "unchanged", "bad")
+# Those of `local.Tally`, which are of what was encoded.
+_TIMED = {name: f"timed_{name}" if name == "images" else name for name in Tally.names()}
+NAMES = (*_COUNTS, "shards_made", "shards_finished", *_TIMED.values())
+
+
+def tally_of(counted: Mapping[str, int]) -> Tally:
+    """What all workers saw, from the counters NAMES; of none nothing."""
+    return Tally(**{name: counted.get(counter, 0) for name, counter in _TIMED.items()})
 
 
 def add_to(pipeline: beam.Pipeline, job: Job) -> None:
@@ -73,14 +82,17 @@ class _MakeShard(beam.DoFn):
     def process(self, element: tuple[int, Iterable[Any]]) -> Iterator[int]:
         shard, values = element
         items = (Item(*value) for value in values if value is not None)
-        self._count(Making(self._job, shard, self._encoder).run(items))
+        making = Making(self._job, shard, self._encoder)
+        self._count(making.run(items), making.tally)
         yield shard
 
     def _encoder(self) -> Any:
         self._model = self._model or self._shared.acquire(self._job.model.load)
         return self._model
 
-    def _count(self, counts: Counts) -> None:
-        for name in ("images", "read", "encoded", "unchanged", "bad"):
+    def _count(self, counts: Counts, tally: Tally) -> None:
+        for name in _COUNTS:
             self._counters[name].inc(getattr(counts, name))
+        for name, counter in _TIMED.items():
+            self._counters[counter].inc(getattr(tally, name))
         self._counters["shards_finished" if counts.finished else "shards_made"].inc()

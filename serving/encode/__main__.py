@@ -1,7 +1,9 @@
-"""Encodes image files with a served model; run again after an interruption, it goes on.
+"""Encodes image files with a served model or an export; interrupted, it goes on when run again.
 
 python -m tfhash.serving.encode --target=localhost:8500 --images='photos/**/*.jpg' \\
     --output=codes.npz
+python -m tfhash.serving.encode --model=DIR/export --images='photos/**/*.jpg' --output=codes.npz \\
+    --engine=onnxruntime
 """
 
 from __future__ import annotations
@@ -29,21 +31,38 @@ mains.require(NAME, "serving", "tensorflow_serving", "tqdm")
 import grpc  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
+from tfhash.serving import engines  # noqa: E402
 from tfhash.serving.client import HashClient  # noqa: E402
 from tfhash.serving.encode import files, results, run  # noqa: E402
+from tfhash.serving.encode.in_process import InProcess  # noqa: E402
 from tfhash.serving.encode.journal import InUseError, Journal, journal_path, locked  # noqa: E402
 from tfhash.serving.encode.results import Row, Source  # noqa: E402
 from tfhash.serving.errors import HashServiceError  # noqa: E402
+from tfhash.serving.local import Tally, WrongModelError  # noqa: E402
 
+_SERVED = "tfhash"  # the name of a model, where none is given
 _INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 
 
 def define_flags() -> None:
-    flags.DEFINE_string("target", None, "HOST:PORT of the server's gRPC", required=True)
+    flags.DEFINE_string("target", None, "HOST:PORT of a server's gRPC; without it --model encodes")
     flags.DEFINE_string("images", None, "quoted pattern such as 'a/**/*.jpg'", required=True)
     define_path("output", None, ".npz file to write", required=True)
-    flags.DEFINE_string("model", "tfhash", "name of the model on the server")
-    flags.DEFINE_integer("batch", 32, "files in a request, no more than the server allows", 1)
+    flags.DEFINE_string(
+        "model",
+        None,
+        "folder of an export, which this process loads; with --target the name of the model there, "
+        f"by default {_SERVED}",
+    )
+    flags.DEFINE_enum(
+        "engine", engines.TENSORFLOW, engines.NAMES, f"with an export: {engines.HELP}"
+    )
+    flags.DEFINE_integer(
+        "tf_threads", 0, "with an export: threads of the network; 0: as many as cores", 0
+    )
+    flags.DEFINE_integer(
+        "batch", 32, "files at a time; of a request, no more than the server allows", 1
+    )
     flags.DEFINE_integer(
         "max_image_megapixels",
         MEGAPIXELS,
@@ -67,12 +86,12 @@ def main(argv: list[str]) -> int:
                 print(f"--images: {shown(note)}")
             earlier = results.read(output)
             with _client() as client:
-                source = _source(client)
+                source = client.source if isinstance(client, InProcess) else _source(client)
                 rows = _encode(client, source, found.paths, output, earlier)
     except InUseError as error:
         mains.print_error(NAME, error)
         return 1
-    except HashServiceError as error:
+    except (HashServiceError, WrongModelError) as error:
         mains.print_error(NAME, f"{error}; {_how_to_go_on(output)}")
         return 1
     except KeyboardInterrupt:
@@ -80,14 +99,26 @@ def main(argv: list[str]) -> int:
         return _INTERRUPTED_STATUS
     for path, reason in found.unreadable.items():
         rows[path] = Row(-1, -1, None, reason)
-    return _report(output, source, rows)
+    status = _report(output, source, rows)
+    if isinstance(client, InProcess):
+        _tell(client.tally, source)
+    return status
 
 
-def _client() -> HashClient:
+def _client() -> HashClient | InProcess:
     given = flags.FLAGS
+    if given.target is None:
+        if given.model is None:
+            raise UserError(
+                "--target, --model: expected HOST:PORT of a server, or the folder of an export as "
+                "--model"
+            )
+        return InProcess(Path(given.model), given.engine, given.tf_threads)
+    if given["engine"].present:
+        raise UserError("--engine: behind --target the server computes; allowed: without --target")
     return HashClient(
         given.target,
-        given.model,
+        given.model or _SERVED,
         timeout=given.timeout,
         tls=_credentials(given.tls_ca_file, given.tls_cert_file, given.tls_key_file),
         max_batch=given.batch,
@@ -98,20 +129,19 @@ def _client() -> HashClient:
 def _source(client: HashClient) -> Source:
     metadata = client.metadata()
     given = flags.FLAGS
+    name = given.model or _SERVED
     if metadata.code_length is None:
-        raise UserError(f"--model: {given.model} does not tell the length of its codes")
+        raise UserError(f"--model: {name} does not tell the length of its codes")
     if not metadata.fingerprint:
         print(
-            f"{shown(given.model)} tells no fingerprint, as its export is of before there were "
+            f"{shown(name)} tells no fingerprint, as its export is of before there were "
             "any: a model in its place with the same name, version and code length is not noticed"
         )
-    return Source(
-        given.target, given.model, metadata.version, metadata.code_length, metadata.fingerprint
-    )
+    return Source(given.target, name, metadata.version, metadata.code_length, metadata.fingerprint)
 
 
 def _encode(
-    client: HashClient,
+    client: HashClient | InProcess,
     source: Source,
     paths: list[str],
     output: Path,
@@ -161,6 +191,14 @@ def _report(output: Path, source: Source, rows: Mapping[str, Row]) -> int:
         reason = in_flags(reason, flags.FLAGS, None)
         print(f"{len(paths):,} {shown(reason)}:", *map(shown, paths), sep="\n  ", file=sys.stderr)
     return 1
+
+
+def _tell(tally: Tally, source: Source) -> None:
+    """Prints what bounded the work, and how far the codes are from the SavedModel's."""
+    if profile := tally.profile():
+        print(profile)
+    if comparison := tally.comparison(source.engine):
+        print(comparison, file=sys.stderr)
 
 
 def _how_to_go_on(output: Path) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from tfhash.errors import NO_LOCKS
 from tfhash.names import shown
-from tfhash.serving.encode.results import Row, Source, cannot_write
+from tfhash.serving.encode.results import ENGINE, Row, Source, cannot_write
 
 
 class InUseError(Exception):
@@ -121,7 +121,7 @@ class Journal:
             except (ValueError, RecursionError):
                 continue  # half a line
             if isinstance(entry, dict):
-                made_by = {"fingerprint": "", **entry}
+                made_by = {"fingerprint": "", "engine": ENGINE, **entry}
             elif made_by == source._asdict():
                 try:
                     path, row = _row(entry, source.width)

@@ -12,11 +12,15 @@ from tfhash import npz
 from tfhash.errors import UserError
 from tfhash.names import shown
 
+ENGINE = "tensorflow"  # of servers, and of outputs of before there were others
+
 
 class Source(NamedTuple):
     """What made a code; codes of two sources are never mixed.
 
+    target: of the server; "" for an export in this process, whose folder model is then.
     fingerprint: "" of an export of before there were any, which the other fields alone tell apart.
+    engine: what ran the network in this process.
     """
 
     target: str
@@ -24,6 +28,7 @@ class Source(NamedTuple):
     version: int
     code_length: int
     fingerprint: str = ""
+    engine: str = ENGINE
 
     @property
     def width(self) -> int:
@@ -32,7 +37,9 @@ class Source(NamedTuple):
 
     def __str__(self) -> str:
         of = f", fingerprint {self.fingerprint}" if self.fingerprint else ""
-        return shown(f"{self.model} version {self.version} at {self.target}{of}")
+        at = f" at {self.target}" if self.target else ""
+        by = f", by {self.engine}" if self.engine != ENGINE else ""
+        return shown(f"{self.model} version {self.version}{at}{of}{by}")
 
 
 class Row(NamedTuple):
@@ -98,7 +105,7 @@ def _read(file: Mapping[str, np.ndarray]) -> tuple[Source, dict[str, Row]]:
     if unknown:  # a damaged name, else, would be a field that is not there
         raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
     source = Source(**{name: file[name].item() for name in Source._fields if name in file})
-    if [type(value) for value in source] != [str, str, int, int, str]:
+    if [type(value) for value in source] != [str, str, int, int, str, str]:
         raise ValueError(f"its source is {source}")
     codes, paths, sizes, modified = (file[name] for name in ("codes", "paths", "sizes", "modified"))
     if (

@@ -12,15 +12,17 @@ from tfhash.serving.answers import Codes
 from tfhash.serving.client import HashClient
 from tfhash.serving.encode import files
 from tfhash.serving.encode.files import Image
+from tfhash.serving.encode.in_process import InProcess
 from tfhash.serving.encode.journal import Journal
 from tfhash.serving.encode.results import Row, Source
 from tfhash.serving.errors import InvalidInput, VersionChanged
 
+Client = HashClient | InProcess
 _SIGNATURE = "encode_bytes_partial"  # what on_error="mask" asks
 
 
 def encode(
-    client: HashClient,
+    client: Client,
     source: Source,
     paths: Iterable[str],
     journal: Journal,
@@ -51,7 +53,8 @@ def encode(
                 raise swap
             journal.add(dict(_rows(client, images, codes)))
             advance(len(images))
-    if not source.fingerprint:  # that of a model in its place was never asked for
+    # Of a server without fingerprints, that of a model in its place was never asked for.
+    if isinstance(client, HashClient) and not source.fingerprint:
         now = client.metadata()
         swap = _swap(source, now.version, now.fingerprint, -(-(now.code_length or 0) // 8))
         if swap:
@@ -75,7 +78,7 @@ def _swap(source: Source, version: int, fingerprint: str, width: int) -> Version
     return VersionChanged(source.model, _SIGNATURE, source.target, None, message)
 
 
-def _rows(client: HashClient, images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
+def _rows(client: Client, images: Sequence[Image], codes: Codes) -> Iterator[tuple[str, Row]]:
     for image, code, valid in zip(images, codes.code, codes.valid, strict=True):
         if valid:
             yield image.path, Row(image.size, image.modified, code.tobytes())
@@ -83,7 +86,7 @@ def _rows(client: HashClient, images: Sequence[Image], codes: Codes) -> Iterator
             yield image.path, Row(image.size, image.modified, None, _reason(client, image))
 
 
-def _reason(client: HashClient, image: Image) -> str:
+def _reason(client: Client, image: Image) -> str:
     """Why the server refuses an image: encode_bytes_partial does not tell, encode_bytes does."""
     try:
         client.encode_bytes([image.content])

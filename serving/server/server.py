@@ -154,6 +154,10 @@ class Server:
         await asyncio.sleep(0)
         all_done = await self._calls.finish(grace) if hasattr(self, "_calls") else True
         await asyncio.gather(*servers)
+        if not hasattr(self, "_calls"):  # the start failed, and what it began still waits
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
         return all_done
 
     def _on_loop(self, doing: Coroutine[Any, Any, T]) -> T:

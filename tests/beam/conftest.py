@@ -5,6 +5,7 @@ These tests run where Apache Beam is installed: `make beam` makes an environment
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -22,7 +23,8 @@ SECONDS = 300  # that a command may take on a busy machine
 
 @pytest.fixture(scope="session")
 def make_export() -> Callable[[Path, int], Path]:
-    """make_export(folder, seed): a version in the folder, as tfhash.export writes it.
+    """make_export(folder, seed): a version in the folder, as tfhash.export writes it, and beside it
+    the files of other engines.
 
     The graph is that of `tfhash.export.signatures`; without the library's training, which needs
     packages that this environment lacks.
@@ -31,7 +33,7 @@ def make_export() -> Callable[[Path, int], Path]:
     def make(folder: Path, seed: int) -> Path:
         import keras
 
-        from tfhash.export import signatures
+        from tfhash.export import decoder, signatures, tflite
 
         keras.utils.set_random_seed(seed)
         encoder = keras.Sequential(
@@ -51,8 +53,16 @@ def make_export() -> Callable[[Path, int], Path]:
             archive.add_endpoint(name, function, input_signature=[signatures.INPUTS[name]])
         archive.write_out(str(folder / "1"), verbose=False)
         (folder / "1" / "assets.extra").mkdir()
+        decoder.write(folder / "1", SIZE)
         told = json.dumps({"fingerprint": digits, "code_length": CODE_LENGTH})
         (folder / "1" / "assets.extra" / "tfhash.json").write_text(told)
+        given = {"code_length": CODE_LENGTH, "image_size": SIZE, "metadata": {}}
+        file = folder / "encoder_float32.tflite"
+        tflite.save(encoder, **given, precision="float32", path=file)
+        if importlib.util.find_spec("tf2onnx"):
+            from tfhash.export import onnx
+
+            onnx.save(encoder, **given, path=folder / "encoder.onnx")
         return folder
 
     return make

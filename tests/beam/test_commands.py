@@ -20,8 +20,9 @@ from apache_beam.io.localfilesystem import LocalFileSystem
 from tests.beam import rows
 from tests.serving.conftest import JPEG, FakeServer
 from tfhash.search import coded_shards
-from tfhash.serving.bulk import places, running
+from tfhash.serving.bulk import pipeline, places, running
 from tfhash.serving.bulk.__main__ import NAME
+from tfhash.serving.local import Tally
 
 REPOSITORY = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,10 +30,14 @@ BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 def test_what_a_run_tells_and_lists(photos, bulk, fingerprint):
     ended = bulk()
-    assert ended.output.splitlines() == [
+    *told, profile = ended.output.splitlines()
+    assert told == [
         f"out/codes@4.parquet: 40 codes of 13 bits, fingerprint {fingerprint}",
         "41 images read, 40 encoded, 0 as they were; 0 of 4 shards were finished before",
     ]
+    assert re.fullmatch(
+        "ms an image: .* network .*; bound by (reading|decoding|the network)", profile
+    )
     line = ended.line(NAME, 1)
     assert line.endswith(f"2 of 42 images have no code: {Path.cwd()}/out/codes-errors.csv")
     with open("out/codes-errors.csv", newline="") as file:
@@ -57,10 +62,15 @@ def test_counts_are_metrics_of_beam(photos, export):
     job = Job(str(Path("out/codes").absolute()), 4, source, model, 40, 2**20, 8, 2**20)
     counted = running.run(running.options_of([]), job)
     expected = {"images": 42, "read": 41, "encoded": 40, "unchanged": 0, "bad": 2}
-    assert counted == expected | {"shards_made": 4, "shards_finished": 0}
+    expected |= {"shards_made": 4, "shards_finished": 0}
+    seen = pipeline.tally_of(counted)
+    assert expected.items() <= counted.items() and counted.keys() == {*pipeline.NAMES}
+    assert 0 < seen.images < 41 and min(seen.decoding_us, seen.network_us) > 0
+    assert (seen.compared, seen.differing) == (0, 0)
     counted = running.run(running.options_of([]), job)
     expected = {"images": 42, "read": 0, "encoded": 0, "unchanged": 0, "bad": 2}
-    assert counted == expected | {"shards_made": 0, "shards_finished": 4}
+    expected |= {"shards_made": 0, "shards_finished": 4}
+    assert expected.items() <= counted.items() and pipeline.tally_of(counted) == Tally()
 
 
 def test_an_index_takes_the_shards(photos, bulk, codes_of, fingerprint):
@@ -199,6 +209,8 @@ def test_a_server_that_is_not_there(bulk, photos):
         ({"input": "two.csv"}, "--input: two.csv has the columns a, b; allowed: one of them"),
         ({"model": None}, "--model, --target: allowed: exactly one of them"),
         ({"target": "x:1"}, "--model, --target: allowed: exactly one of them"),
+        ({"model": None, "target": "x:1", "engine": "tflite"}, "--engine: behind --target the"),
+        ({"engine": "torch"}, "--engine=torch"),
         ({"model": "photos"}, "--model: no export in photos"),
         ({"inptu": "x"}, "--inptu: unknown; allowed: the flags that --help tells, and Beam's"),
         ({"direct_num_workers": "two"}, "argument --direct_num_workers: invalid int value: 'two'"),
@@ -251,7 +263,9 @@ def test_the_lines_of_the_pages_are_known(parse_only):
 
     assert len(documented()) >= 5
     for arguments in documented():
-        own = [a for a in arguments if re.match("--(model|target|input|output|model_name)=", a)]
+        own = [
+            a for a in arguments if re.match("--(model|target|input|output|model_name|engine)=", a)
+        ]
         given = parse_only(module, *own)
         assert given["input"] and given["output"] and (given["model"] or given["target"])
         others = [argument for argument in arguments if argument not in own]

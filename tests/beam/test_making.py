@@ -34,9 +34,11 @@ class FakeEncoder:
     def __init__(self):
         self.batches: list[list[bytes]] = []
 
-    def __call__(self, contents):
-        self.batches.append([*contents])
-        return ["refused" if b"REFUSED" in c else code_of(c) for c in contents]
+    def __call__(self, batches, tally):
+        for contents in batches:
+            self.batches.append([*contents])
+            tally.images += len(contents)
+            yield ["refused" if b"REFUSED" in c else code_of(c) for c in contents]
 
     @property
     def asked(self) -> list[bytes]:
@@ -104,6 +106,42 @@ def test_made_again_nothing_is_touched(job):
     encoder, counts = make(job, backwards=True)
     assert encoder.batches == [] and rows.times(rows.shards()) == before
     assert counts == Counts(images=42, bad=1, finished=SHARDS)
+
+
+def test_what_was_seen_while_encoding_is_kept(job):
+    """By the one of the shard, which Beam counts."""
+    items = [item for draft in job.source.find() for item in job.source.items(draft)]
+    making = Making(replace(job, shards=1), 0, FakeEncoder)
+    assert making.run(items).encoded == making.tally.images == 41
+
+
+class AheadEncoder(FakeEncoder):
+    """Takes a batch before it answers the one before, as what decodes ahead does."""
+
+    def __call__(self, batches, tally):
+        ahead = None
+        for contents in batches:
+            if ahead:
+                yield from super().__call__([ahead], tally)
+            ahead = contents
+        if ahead:
+            yield from super().__call__([ahead], tally)
+
+
+def test_an_encoder_may_take_batches_ahead(job, photos):
+    items = [item for draft in job.source.find() for item in job.source.items(draft)]
+    Making(replace(job, shards=1), 0, AheadEncoder).run(items)
+    found = rows.codes()
+    expected = {str(path): code_of(path.read_bytes()) for path in photos.glob("[ab]/*.png")}
+    assert {name: code for name, code in found.items() if name in expected} == expected
+
+
+def test_another_engine_encodes_all_anew(job):
+    """Where one gets here: the command refuses it."""
+    make(job)
+    encoder, _ = make(replace(job, model=Model("f1", 13, engine="tflite")))
+    assert len(encoder.asked) == 41
+    assert {rows.facts(path)["engine"] for path in rows.shards()} == {"tflite"}
 
 
 def test_the_order_of_the_input_does_not_matter(job):

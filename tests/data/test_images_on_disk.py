@@ -241,9 +241,9 @@ READER = """
 """
 
 
-def reader(photos, wait):
+def reader(python, photos, wait):
     source = textwrap.dedent(READER)
-    command = [sys.executable, "-c", source, str(photos), str(photos.parent / "cache"), str(wait)]
+    command = [python, "-c", source, str(photos), str(photos.parent / "cache"), str(wait)]
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -252,9 +252,9 @@ def decoded(lines):
     return [id_ for line in lines if line.startswith("decodes") for id_ in line.split()[1:]]
 
 
-def test_after_kill_9_the_parts_that_were_whole_are_not_decoded_again(photos):
+def test_after_kill_9_the_parts_that_were_whole_are_not_decoded_again(python, photos):
     """Killed while it decodes the third pair of files; what comes of it is what memory has."""
-    process = reader(photos, 0.2)
+    process = reader(sys.executable, photos, 0.2)
     lines = []
     while len(decoded(lines)) < 6:
         lines.append(process.stdout.readline())
@@ -262,18 +262,18 @@ def test_after_kill_9_the_parts_that_were_whole_are_not_decoded_again(photos):
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     expected = load(photos, "memory")
-    again = reader(photos, 0).communicate(timeout=300)[0].splitlines()
+    again = reader(python, photos, 0).communicate(timeout=300)[0].splitlines()
     files = sorted(decoded(lines)[:4] + decoded(again))
     assert files == sorted(expected.ids)  # the two whole pairs were not decoded again
     assert again[-1] == f"done {len(expected.ids)} {expected.images.sum()}"
     assert_same(load(photos), expected)
 
 
-def test_of_two_processes_one_decodes_and_the_other_waits_and_reads(photos):
-    first = reader(photos, 0.5)
+def test_of_two_processes_one_decodes_and_the_other_waits_and_reads(python, photos):
+    first = reader(python, photos, 0.5)
     while not first.stdout.readline().startswith("decodes"):
         assert first.poll() is None
-    second = reader(photos, 0)
+    second = reader(python, photos, 0)
     began = time.monotonic()
     outputs = [process.communicate(timeout=300)[0].splitlines() for process in (first, second)]
     expected = load(photos, "memory")

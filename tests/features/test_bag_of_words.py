@@ -5,6 +5,7 @@ import pytest
 
 from tfhash.errors import UserError
 from tfhash.features import bag_of_words
+from tfhash.storage.place import Storage
 
 
 @pytest.fixture
@@ -22,6 +23,20 @@ def test_rows_come_in_the_order_of_the_ids(write):
     found = bag_of_words.read(path, ["c", "a"])
     np.testing.assert_array_equal(found, [[5, 6], [3, 4]])
     assert found.dtype == np.float32
+
+
+def test_rows_may_be_on_disk(write, tmp_path, monkeypatch):
+    """The same rows, over several chunks, and whole numbers as the owners have them."""
+    monkeypatch.setattr(bag_of_words, "_CHUNK", 3)
+    features = np.random.default_rng(0).integers(0, 65536, (10, 4)).astype(np.uint16)
+    ids = [str(number) for number in range(10)]
+    order = np.random.default_rng(1).permutation(10)[:8]
+    asked = [ids[number] for number in order]
+    found = bag_of_words.read(
+        write(ids=ids, features=features), asked, Storage("disk", tmp_path).empty
+    )
+    np.testing.assert_array_equal(found, features[order])
+    assert isinstance(found, np.memmap) and found.dtype == np.float32
 
 
 @pytest.mark.parametrize(

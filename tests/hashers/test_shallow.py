@@ -207,8 +207,7 @@ def test_loading_where_nothing_was_saved_is_a_users_mistake(tmp_path):
     [
         ({"features": "fisher"}, "`features`: 'fisher'; allowed: pixels"),
         ({"features": "backbone"}, "`weights`: none"),
-        ({"features": "bow"}, "`features_file`"),
-        ({"features_file": "x.npz"}, "`features_file`"),
+        ({"features_file": "x.npz"}, "`features_file`: goes with `features`=bow alone"),
         ({"feature_scaling": "unit"}, "`feature_scaling`: 'unit'"),
         ({"feature_components": 0}, "`feature_components`: 0"),
         ({"gist_size": 0}, "`gist_size`: 0"),
@@ -217,6 +216,11 @@ def test_loading_where_nothing_was_saved_is_a_users_mistake(tmp_path):
 def test_wrong_settings_are_a_users_mistake(settings, message):
     with pytest.raises(UserError, match=message):
         ShallowSettings(**settings)
+
+
+def test_given_descriptors_need_a_file(digits, tmp_path):
+    with pytest.raises(UserError, match="`features_file`: missing; `features`=bow needs it"):
+        make(tmp_path, features="bow").learn(*digits, Run(tmp_path))
 
 
 def test_a_size_that_gist_cannot_have_is_a_users_mistake(digits, tmp_path):

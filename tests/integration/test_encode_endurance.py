@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -82,12 +81,12 @@ def photos(tmp_path) -> Photos:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen]]:
+def start(python) -> Iterator[Callable[..., subprocess.Popen]]:
     """Starts a command in a process of its own, killed when the test ends."""
     with contextlib.ExitStack() as stack:
 
         def start(module: str, *arguments: str, **pipes: int) -> subprocess.Popen:
-            command = [sys.executable, "-m", module, *arguments]
+            command = [python, "-m", module, *arguments]
             process = stack.enter_context(subprocess.Popen(command, text=True, **pipes))
             stack.callback(process.kill)
             return process
@@ -159,6 +158,7 @@ def test_a_server_killed_twice(start, start_server, photos, command, tmp_path, c
         while rows(tmp_path / "codes.npz.part") < kill * FILES // 3 and encoding.poll() is None:
             time.sleep(0.005)
         server.kill()
+        server.stdout.read()  # until it is gone
         time.sleep(0.5)
         done.append(rows(tmp_path / "codes.npz.part"))
         assert encoding.poll() is None, "it ended before or with the server"

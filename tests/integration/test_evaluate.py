@@ -14,6 +14,8 @@ import tfhash.evaluate as evaluate  # as attribute of tfhash it may be the funct
 from tfhash import train
 from tfhash.runs import folder
 
+pytestmark = pytest.mark.usefixtures("eagerly")  # tests/integration/test_resume.py has the graphs
+
 FLAGS = """
 --queries_per_class=3
 --labelled_per_class=4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,8 @@ import pytest
 from PIL import Image
 
 from tfhash import train
+
+pytestmark = pytest.mark.usefixtures("eagerly")  # tests/integration/test_resume.py has the graphs
 
 COLOURS = {"blue": (0, 0, 200), "green": (0, 200, 0), "red": (200, 0, 0)}
 FLAGS = """
@@ -111,11 +112,13 @@ def test_sampled_triplets_and_bfloat16_finish(command, images, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--strategy=mirrored", "--xla"])
-def test_what_needs_a_process_of_its_own_finishes_on_one_processor(images, tmp_path, option):
+def test_what_needs_a_process_of_its_own_finishes_on_one_processor(
+    python, images, tmp_path, option
+):
     """A second MirroredStrategy in a process can fail, and what other runs set turns XLA off."""
     options = (f"--data_dir={images}", f"--model_dir={tmp_path}", "--ssgah.variant=baseline")
     process = subprocess.run(
-        [sys.executable, "-m", "tfhash.train", *FLAGS, *options, option],
+        [python, "-m", "tfhash.train", *FLAGS, *options, option],
         env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         capture_output=True,
         text=True,

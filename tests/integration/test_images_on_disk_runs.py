@@ -20,6 +20,9 @@ from tfhash.runs import experiment
 from tfhash.runs.configurations import Configurations
 from tfhash.training.run import Run
 
+# Where the images are is a thing of datasets, which are graphs all the same.
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 COUNT = 150
 DEEP = {"steps": 3, "checkpoint_every": 1, "batch_size": 16, "backbone": "small_cnn"}
 GAN = {"gan_steps": 2, "gan_width": 4, "noise_size": 3, "gan_size": 16, "stage0_steps": 2}

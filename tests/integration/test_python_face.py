@@ -43,9 +43,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def in_new_process(source: str, *arguments: object) -> str:
+def in_new_process(source: str, *arguments: object, python: str = sys.executable) -> str:
     process = subprocess.run(
-        [sys.executable, "-c", source, *map(str, arguments)], capture_output=True, text=True
+        [python, "-c", source, *map(str, arguments)], capture_output=True, text=True
     )
     assert process.returncode == 0, process.stderr[-2000:]
     return process.stdout
@@ -57,7 +57,7 @@ def test_import_costs_no_tensorflow():
     assert not {"tensorflow", "keras", "numpy", "sklearn", "matplotlib"} & set(loaded)
 
 
-def test_a_saved_encoder_loads_where_only_keras_was_imported(digits, tmp_path):
+def test_a_saved_encoder_loads_where_only_keras_was_imported(python, digits, tmp_path):
     """But for tfhash.layers, which tells Keras of its classes."""
     images, labels = digits
     hasher = tfhash.AGH(code_length=8, anchors=20).fit(images, labels)
@@ -68,7 +68,7 @@ def test_a_saved_encoder_loads_where_only_keras_was_imported(digits, tmp_path):
         "encoder = keras.models.load_model(sys.argv[1] + '/encoder.keras')\n"
         "numpy.save(sys.argv[1] + '/answer.npy', encoder(numpy.load(sys.argv[1] + '/images.npy')))"
     )
-    in_new_process(source, tmp_path)
+    in_new_process(source, tmp_path, python=python)
     answer = np.load(tmp_path / "answer.npy")
     np.testing.assert_array_equal(answer, hasher.encoder(images[:9].astype(np.float32)))
 

@@ -1,16 +1,20 @@
-"""docs/serving.md: every shell and Python line on it, run from top to bottom as a reader would."""
+"""docs/serving.md: every shell and Python line on it, run from top to bottom as a reader would.
+
+A command that ends is run in this process, which has TensorFlow already.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +28,7 @@ predict_pb2 = pytest.importorskip(
 )
 
 REPOSITORY = Path(__file__).parents[2]
+COMMAND = re.compile(r"python -m (tfhash\.[\w.]+) ([^&|>]+)")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILES = 7
 
@@ -39,6 +44,7 @@ EXPECTED = [
     ("sh", ["float32.tflite", "float16.tflite", "int8.tflite", "encoder.onnx", "bits differ"]),
     ("python", ["[["]),
     ("python", ["[["]),
+    ("sh", ["here.npz: 7 codes", "onnxruntime: 0 of ", "onnx.npz: 7 codes", "tflite.npz: 7 codes"]),
 ]
 
 
@@ -77,10 +83,10 @@ def page():
 
 
 @pytest.fixture
-def shell(folder):
+def shell(python, folder):
     """shell(lines): their output. What they leave running ends with the test."""
     groups = []
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(Path(python).parent), os.environ["PATH"]])
 
     def run(lines: str) -> str:
         output = folder / "shell.txt"
@@ -105,14 +111,34 @@ def shell(folder):
             os.killpg(group, signal.SIGKILL)
 
 
+@pytest.fixture
+def in_turn(command, shell):
+    """in_turn(block): the output of its lines; of a command that ends, of what a shell takes."""
+
+    def run(block: str) -> str:
+        output = ""
+        for line in re.split(r"\n(?!\s)", block.replace("\\\n", " ").strip()):
+            if alone := COMMAND.fullmatch(line):
+                package = importlib.util.find_spec(alone[1]).submodule_search_locations
+                module = importlib.import_module(alone[1] + ".__main__" * bool(package))
+                ended = command(module, *shlex.split(alone[2]))
+                assert ended.status == 0, f"{line}\n{ended}"
+                output += ended.output + ended.errors  # as a shell has it
+            else:
+                output += shell(line)
+        return output
+
+    return run
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="the page uses curl")
-def test_every_line_of_the_page_works(folder, page, shell, monkeypatch):
+def test_every_line_of_the_page_works(folder, page, in_turn, monkeypatch):
     assert [kind for kind, _ in page] == [kind for kind, _ in EXPECTED]
     monkeypatch.chdir(folder)
     for (kind, text), (_, expected) in zip(page, EXPECTED, strict=True):
         match kind:
             case "sh":
-                output = shell(text)
+                output = in_turn(text)
             case "python":
                 with contextlib.redirect_stdout(io.StringIO()) as printed:
                     exec(compile(text, "docs/serving.md", "exec"), {"__name__": "__main__"})

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -95,12 +94,12 @@ class Told(NamedTuple):
     codes: dict[str, list]
 
 
-def start(directory, strategies, names, tf_config="") -> subprocess.Popen:
+def start(python, directory, strategies, names, tf_config="") -> subprocess.Popen:
     """SCRIPT in a process; its output goes into two files of the folder."""
     directory.mkdir()
     with open(directory / "output", "w") as output, open(directory / "errors", "w") as errors:
         return subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(directory), strategies, ",".join(names)],
+            [python, "-c", SCRIPT, str(directory), strategies, ",".join(names)],
             stdout=output,
             stderr=errors,
             env=os.environ | ({"TF_CONFIG": tf_config} if tf_config else {}),
@@ -116,20 +115,21 @@ def ended(process, directory) -> Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory) -> Told:
+def told(python, tmp_path_factory) -> Told:
     """What each deep method tells on one device and on two."""
     directory = tmp_path_factory.mktemp("strategies") / "one"
-    return ended(start(directory, "one_device,mirrored", [*DEEP, "ssgah+trunk"]), directory)
+    process = start(python, directory, "one_device,mirrored", [*DEEP, "ssgah+trunk"])
+    return ended(process, directory)
 
 
 @pytest.fixture(scope="module")
-def of_workers(tmp_path_factory, free_ports) -> list[Told]:
+def of_workers(python, tmp_path_factory, free_ports) -> list[Told]:
     """What each of two processes tells that train together, of one deep method after the other."""
     directory = tmp_path_factory.mktemp("workers")
     folders = [directory / str(index) for index in range(2)]
     configs = tf_configs(free_ports(2))
     names = [*DEEP, "ssgah+trunk"] if os.environ.get("TFHASH_LONG") == "1" else OF_WORKERS
-    processes = [start(folders[i], "multi_worker", names, configs[i]) for i in range(2)]
+    processes = [start(python, folders[i], "multi_worker", names, configs[i]) for i in range(2)]
     try:
         return [ended(processes[i], folders[i]) for i in range(2)]
     finally:

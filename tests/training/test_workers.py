@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -113,11 +112,11 @@ def test_a_process_alone_waits_for_nobody():
     check_same(tf.distribute.get_strategy(), "nothing", 1)
 
 
-def meeting(tf_config: str) -> subprocess.Popen:
+def meeting(python: str, tf_config: str) -> subprocess.Popen:
     """A process that waits a second for the others, and tells what became of it."""
     script = "from tfhash.training import workers\nworkers.meet(1)"
     return subprocess.Popen(
-        [sys.executable, "-c", script],
+        [python, "-c", script],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -131,7 +130,7 @@ def config(index: int, *ports: int) -> str:
     return json.dumps({"cluster": {"worker": addresses}, "task": task})
 
 
-def test_a_meeting_that_fails_ends_soon(free_ports):
+def test_a_meeting_that_fails_ends_soon(python, free_ports):
     """The first one alone, the second one alone, and one whose port another program has.
 
     Without a time to wait the first would wait for ever, and the second for an hour.
@@ -142,9 +141,9 @@ def test_a_meeting_that_fails_ends_soon(free_ports):
         taken = other.getsockname()[1]
         of_first, of_second, free = free_ports(2), free_ports(2), free_ports(1)
         processes = [
-            meeting(config(0, *of_first)),
-            meeting(config(1, *of_second)),
-            meeting(config(0, taken, *free)),
+            meeting(python, config(0, *of_first)),
+            meeting(python, config(1, *of_second)),
+            meeting(python, config(0, taken, *free)),
         ]
         try:
             ends = [process.communicate(timeout=240)[1] for process in processes]

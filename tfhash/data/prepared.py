@@ -66,16 +66,8 @@ def nus_wide(
     and the list of each image. UserError where nothing is prepared in data_dir.
     """
     from tfhash.data.nus_wide import listed
-    from tfhash.data.nus_wide.builder import NusWide
 
-    config = "lists" if lists else "owners"
-    builder = NusWide(config=config, data_dir=os.fspath(data_dir)) if data_dir else None
-    if builder is None or not builder.is_prepared():
-        raise UserError(
-            f"`data_dir`={data_dir or ''}: no prepared nus_wide/{config} there; prepare it once "
-            f"with python -m tfhash.prepare_nus_wide --source=FOLDER --data_dir=DIR "
-            f"--config={config} and give `data_dir`=DIR"
-        )
+    builder = _nus_wide_builder(data_dir, lists)
     parts = sorted(builder.info.splits)
     read = Prepared(builder, parts, image_size)
     metadata = builder.info.metadata
@@ -101,6 +93,45 @@ def nus_wide(
         tuple(notes),
         tuple(of_lists[order].tolist()),
     )
+
+
+def nus_wide_words(data_dir: str | os.PathLike | None, lists: bool) -> Path:
+    """The file of the owners' bags of words that `prepare_nus_wide --bow` kept.
+
+    lists: as `nus_wide` has it. UserError where none was kept, or nothing is prepared in data_dir.
+    """
+    from tfhash.data.nus_wide import words
+
+    builder = _nus_wide_builder(data_dir, lists)
+    path = words.place(builder)
+    if not path.is_file():
+        raise UserError(
+            f"`features`=bow: no bags of words with {builder.data_dir}; keep the owners' once with "
+            f"python -m tfhash.prepare_nus_wide --source=FOLDER --data_dir={data_dir} "
+            f"--config={builder.builder_config.name} --bow=BoW_int.dat, or give `features_file`"
+        )
+    return path
+
+
+def _nus_wide_builder(data_dir: str | os.PathLike | None, lists: bool) -> Any:
+    """The builder of what was prepared in data_dir. UserError where nothing was."""
+    from tfhash.data.nus_wide.builder import NusWide
+
+    config = "lists" if lists else "owners"
+    builder = NusWide(config=config, data_dir=os.fspath(data_dir)) if data_dir else None
+    if builder is None or not builder.is_prepared():
+        raise UserError(
+            f"`data_dir`={data_dir or ''}: no prepared nus_wide/{config} there; prepare it once "
+            f"with python -m tfhash.prepare_nus_wide --source=FOLDER --data_dir=DIR "
+            f"--config={config} and give `data_dir`=DIR"
+        )
+    return builder
+
+
+def ids_of(builder: Any) -> list[str]:
+    """The ids of all that a builder has prepared, sorted."""
+    batches = Prepared(builder, sorted(builder.info.splits), 1).without_images()
+    return sorted(id_.decode() for batch in batches for id_ in batch["id"].numpy())
 
 
 class Prepared:

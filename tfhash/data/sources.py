@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,6 +139,21 @@ def load(
     if duplicates is None and name in _WITHOUT_COPIES or not image_set.images.size:
         return image_set
     return _with_copies(image_set, duplicates or copies.GROUP)
+
+
+def own_descriptors(
+    name: str, *, data_dir: str | os.PathLike | None = None, lists: bool = False, **_
+) -> Path:
+    """The file of given descriptors that goes with a data set, as `features_file` has it.
+
+    Arguments: those of `load`. UserError, naming the flag, where there is none.
+    """
+    if name != "nus_wide":
+        raise UserError(
+            f"`features_file`: missing; `features`=bow needs it with `dataset`={name}, for of "
+            "nus_wide alone are bags of words kept"
+        )
+    return prepared.nus_wide_words(data_dir, lists)
 
 
 def _with_copies(image_set: ImageSet, choice: str) -> ImageSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,18 @@ import numpy as np
 from tfhash import names, npz
 from tfhash.errors import UserError
 
+_CHUNK = 4096  # rows at a time
 
-def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
+
+def read(
+    path: str | Path, ids: Sequence[str], empty: Callable[..., np.ndarray] = np.empty
+) -> np.ndarray:
     """The descriptors of images, float32 [n, F], in the order of their ids.
 
     path: an .npz file with `ids`, m strings, and `features`, numbers [m, F]; rows of other images
-    are passed over. UserError, naming the flag, for a file that is none, holds an id twice or a
-    value that is not finite, or lacks an image, with their number.
+    are passed over. empty: what makes the answer, as np.empty does, e.g. `Storage.empty`. The
+    file's own array is held while it is read. UserError, naming the flag, for a file that is none,
+    holds an id twice or a value that is not finite, or lacks an image, with their number.
     """
     try:
         arrays = npz.read(path, ("ids", "features"))
@@ -40,7 +45,12 @@ def read(path: str | Path, ids: Sequence[str]) -> np.ndarray:
             f"`features_file`={path}: no row for {len(missing)} of {len(ids)} images, the first is "
             f"{missing[0]}"
         )
-    features = features[[row_of[id_] for id_ in ids]].astype(np.float32)
-    if bad := int((~np.isfinite(features)).any(axis=1).sum()):
+    rows, bad = [row_of[id_] for id_ in ids], 0
+    answer = empty((len(ids), features.shape[1]), np.float32)
+    for start in range(0, len(rows), _CHUNK):
+        part = answer[start : start + _CHUNK]
+        part[:] = features[rows[start : start + _CHUNK]]
+        bad += int((~np.isfinite(part)).any(axis=1).sum())
+    if bad:
         raise UserError(f"`features_file`={path}: {bad} rows hold values that are not finite")
-    return features
+    return answer

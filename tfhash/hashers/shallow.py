@@ -40,7 +40,7 @@ class ShallowSettings(BackboneSettings):
     features: str = setting(
         "pixels",
         "what images are described by: pixels; gist; backbone, a network with --weights; or bow, "
-        "the rows of --features_file",
+        "the rows of --features_file, by default the bags of words kept with nus_wide",
         choices=FEATURES,
         group="network",
     )
@@ -66,8 +66,8 @@ class ShallowSettings(BackboneSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.features == "bow") != (self.features_file is not None):
-            raise UserError("`features_file`: goes with `features`=bow, and that with it")
+        if self.features_file is not None and self.features != "bow":
+            raise UserError("`features_file`: goes with `features`=bow alone")
         if self.features == "backbone" and self.weights is None:
             raise UserError("`weights`: none; `features`=backbone needs trained weights")
 
@@ -163,8 +163,11 @@ class FeatureHasher(Hasher):
 
     def describe(self, image_set: ImageSet) -> np.ndarray:
         """The features of the images as they are: float32 [n, F]. Kept in --cache_dir."""
-        if self.settings.features_file is not None:  # features=bow
-            return bag_of_words.read(self.settings.features_file, image_set.ids)
+        settings = self.settings
+        if settings.features == "bow":
+            if settings.features_file is None:
+                raise UserError("`features_file`: missing; `features`=bow needs it here")
+            return bag_of_words.read(settings.features_file, image_set.ids, settings.storage.empty)
         return cached_features(self.network, image_set.images, self.settings.cache_dir)
 
     def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:

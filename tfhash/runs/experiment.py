@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,10 @@ def run(
     method = given.hasher_class
     method.start(settings)
     if image_set is None:
+        given = with_descriptors(given)
+        settings = given.settings
         image_set = load_images(given.experiment, settings.storage)
+    image_set = dataclasses.replace(image_set, notes=(*image_set.notes, *notes_on(settings)))
     tell(image_set)
     if not image_set.images.shape[1] and method.needs_pixels(settings):
         raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
@@ -99,6 +103,25 @@ def run(
             hasher.draw(image_set, parts, target.directory / "figures")
     method.end(settings)
     return content
+
+
+def with_descriptors(given: Configurations) -> Configurations:
+    """given; where `features`=bow names no file, with the one that goes with the data set.
+
+    UserError where none does.
+    """
+    settings = given.settings
+    if getattr(settings, "features", None) != "bow" or settings.features_file is not None:
+        return given
+    path = sources.own_descriptors(**given.experiment.loading)
+    settings = dataclasses.replace(settings, features_file=os.fspath(path))
+    return dataclasses.replace(given, settings=settings)
+
+
+def notes_on(settings: Any) -> tuple[str, ...]:
+    """What is to be told of features that are not computed of the images."""
+    path = getattr(settings, "features_file", None)
+    return () if path is None else (f"features are given descriptors, not of pixels: {path}",)
 
 
 def load_data(

@@ -19,6 +19,8 @@ from tfhash.errors import NO_ROOM
 from tfhash.export import __main__ as export
 from tfhash.training.run import lock
 
+pytestmark = pytest.mark.usefixtures("eagerly")
+
 LSH = ["--method=lsh", "--code_length=16"]
 BASELINE = """--ssgah.variant=baseline --code_length=8 --steps=6 --checkpoint_every=2 --batch_size=6
     --labelled_per_class=4 --queries_per_class=3""".split()

@@ -247,14 +247,15 @@ def test_real_triplets_alone_need_no_gan(one_label, tmp_path):
     assert learned.hasher.draw(*one_label, tmp_path) == []
 
 
-def test_no_unlabelled_images_are_allowed_and_said(one_label, learned_one, tmp_path):
+def test_no_unlabelled_images_are_allowed_and_said(one_label, learned_one, tmp_path, capsys):
     image_set, parts = one_label
     alone = dataclasses.replace(parts, unlabelled=parts.unlabelled[:0])
     line = "dsh_gan: no unlabelled images; G and D learn from the labelled ones alone\n"
     assert line in learn(make(), image_set, alone, tmp_path / "a").printed
     assert line not in learned_one.printed
     none_a_batch = dataclasses.replace(SETTINGS, unlabelled_batch_size=0)
-    assert line in learn(make(settings=none_a_batch), image_set, parts, tmp_path / "b").printed
+    make(settings=none_a_batch)._check(image_set, parts)
+    assert capsys.readouterr().out == line
 
 
 def test_a_class_may_have_one_image(tmp_path):
@@ -449,6 +450,24 @@ def test_the_cnn_sees_unlabelled_images_in_two_views_where_it_learns_of_them(one
     np.testing.assert_array_equal(without["images"], with_them["images"])
     of_stage_1 = make(changed(), settings).make_batches(data, 0)(0)["unlabelled"]
     assert (of_stage_1 == 128).all(axis=-1).mean() < 0.1  # G and D see weak views
+
+
+def test_several_labels_of_queries_alone_change_nothing_that_is_learned(learned_one, tmp_path):
+    """The class loss is that of the labelled images; of a query's labels any one is right."""
+    image_set, parts = learned_one.image_set, learned_one.splits
+    labels = image_set.labels.copy()
+    labels[parts.query, :2] = 1
+    other = learn(make(), dataclasses.replace(image_set, labels=labels), parts, tmp_path)
+    images = image_set.images
+    np.testing.assert_array_equal(other.hasher.embed(images), learned_one.hasher.embed(images))
+    points, of_first = [], []
+    for query in parts.query:
+        logits = other.hasher.networks["streams"](images[query : query + 1].astype(np.float32))[2]
+        best = logits[0].numpy().argmax()
+        points.append(labels[query, best])
+        of_first.append(best == labels[query].argmax())
+    assert other.facts["class_accuracy"] == pytest.approx(np.mean(points), abs=1e-6)
+    assert np.mean(of_first) < np.mean(points)
 
 
 def test_guessed_classes_are_of_one_label_an_image(several_labels, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -427,10 +426,10 @@ print("SAME")
 """
 
 
-def test_two_replicas_take_the_mean_of_what_each_makes_of_its_group():
+def test_two_replicas_take_the_mean_of_what_each_makes_of_its_group(python):
     """Replica r draws by the seed 10,000 r; weights and terms by a step of one device for each."""
     process = subprocess.run(
-        [sys.executable, "-c", TWO_REPLICAS, str(Path(__file__).parent)],
+        [python, "-c", TWO_REPLICAS, str(Path(__file__).parent)],
         capture_output=True,
         text=True,
     )

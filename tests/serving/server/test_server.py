@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import socket
@@ -225,9 +226,11 @@ def test_a_port_that_cannot_be_had(start, options, message):
     assert str(raised.value).startswith(message.format(port=port))
 
 
-def test_two_servers_do_not_share_a_port(start):
+def test_two_servers_do_not_share_a_port(start, caplog):
     with pytest.raises(UserError, match="is it taken"):
         start(port=start().port)
+    gc.collect()  # a task that still waits is told then
+    assert not caplog.records
 
 
 class ConfigFile:

@@ -39,9 +39,7 @@ def owners(root: Path, count: int = CONCEPTS) -> Listed:
     1 of each image. count: how many concepts; they are the most frequent ones of all that is
     listed, most frequent first, of equal ones the first by name. UserError for other files.
     """
-    listed = _only(root, "ImageList/Imagelist.txt")
-    lines = listed.read_text(encoding="utf-8").split("\n")
-    paths = [PureWindowsPath(line.strip()).as_posix() for line in lines if line.strip()]
+    paths = image_list(root)
     files = sorted(_only(root, "Groundtruth/AllLabels").glob("Labels_*.txt"))
     if len(files) < count:
         raise _wrong(
@@ -54,6 +52,13 @@ def owners(root: Path, count: int = CONCEPTS) -> Listed:
     rows = np.flatnonzero(labels.any(axis=1))
     concepts = tuple(names[place] for place in order)
     return Listed(tuple(paths[row] for row in rows), labels[rows], concepts, len(paths))
+
+
+def image_list(root: Path) -> list[str]:
+    """The images of ImageList/Imagelist.txt, in its order. UserError where it is not there."""
+    file = _only(root, "ImageList/Imagelist.txt")
+    lines = file.read_text(encoding="utf-8").split("\n")
+    return [PureWindowsPath(line.strip()).as_posix() for line in lines if line.strip()]
 
 
 def lists(root: Path) -> dict[str, Listed]:

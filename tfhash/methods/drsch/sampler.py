@@ -17,7 +17,8 @@ class ImagesOfClasses:
     labels: multi-hot [n, C] of the labelled images; group_size: m; classes: how many of them a
     group is drawn of, fewer where there are fewer or the group has no two images for each. One is
     a class of two images at least, so with one label an image there is a triplet in every group.
-    Images of a class that has too few stand twice, each as an image of its own.
+    Images of a class that has too few stand twice, each as an image of its own; so may an image
+    with several labels, drawn for two of them.
     """
 
     labels: np.ndarray

@@ -80,7 +80,7 @@ class DSHGAN(GANHasher):
         inputs = self.space.inputs(image_set.images, learnable(splits))
         data = LearningData(inputs, image_set.labels, splits)
         self.start_scores(data)
-        multi_label = bool((image_set.labels.sum(axis=1, dtype=int) > 1).any())
+        multi_label = data.multi_label  # of labelled images: others' labels are not to be known
         if multi_label and self.config.unlabelled_confidence is not None:
             raise UserError(
                 "`unlabelled_confidence`: needs one label an image, for the classes of unlabelled "

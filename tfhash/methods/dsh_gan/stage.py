@@ -250,10 +250,14 @@ def mean(values: tf.Tensor, counted: tf.Tensor) -> tf.Tensor:
 
 
 def accuracy(logits: tf.Tensor, labels: tf.Tensor, multi_label: bool) -> tf.Tensor:
-    """Whether the class is the right one; of several, the share that is: [..., C] -> [...]."""
+    """Whether the likeliest class is a right one; with multi_label the share of classes that are.
+
+    Two [..., C] -> [...].
+    """
     if multi_label:
         return tf.reduce_mean(tf.cast((logits > 0) == (labels > 0.5), tf.float32), axis=-1)
-    return tf.cast(tf.argmax(logits, -1) == tf.argmax(labels, -1), tf.float32)
+    # A query may have several labels where no labelled image has: any of them is right.
+    return tf.gather(labels, tf.argmax(logits, -1), axis=-1, batch_dims=logits.shape.rank - 1)
 
 
 def choose(real: tf.Tensor, synthetic: tf.Tensor, use_real: tf.Tensor) -> tf.Tensor:

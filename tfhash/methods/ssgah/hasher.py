@@ -54,6 +54,11 @@ class SSGAH(GANHasher):
         for name in (name for name, asked in needs.items() if asked and not len(splits.unlabelled)):
             raise UserError(f"`{name}`: needs unlabelled images, and there are none")
         data = self.learning_data(image_set, splits)
+        if self.config.gate and data.multi_label:  # told before G and D learn, not after
+            raise UserError(
+                "`gate`: needs one label an image, for it asks whether G keeps the class, and "
+                "labelled images have several labels"
+            )
         facts: dict[str, Any] = {}
         if self.config.stage0_steps:
             facts |= self._alone(data, run)
