@@ -30,6 +30,7 @@ UNSEEN = "unseen_classes(queries=all, labelled=500, validation=0)"
         (("cifar10", UNSEEN, "ssgah", None, 12, 59_000), []),
         (("cifar10", UNSEEN, "lsh", "gist", 12), []),
         (("nus_wide", PROTOCOL, "sdh", "gist", 24), []),
+        (("cifar10_mosaics", PROTOCOL, "sdh", "cnn", 24), []),
         (("cifar10", "per_class(queries=100, labelled=5000)", "ssgah", None, 12), []),
         (("cifar10", "per_class(queries=1000, labelled=500)", "ssgah", None, 12), []),
         (("cifar10", "unseen_classes(queries=all, labelled=50)", "ssgah", None, 12), []),
@@ -58,6 +59,7 @@ def test_every_source_is_a_paper():
     [
         ("cifar10", PROTOCOL, "map"),
         ("nus_wide", PROTOCOL, "map_at5000"),
+        ("cifar10_mosaics", PROTOCOL, "map_at5000"),
         ("nus_wide", UNSEEN, "map"),
         ("digits", PROTOCOL, "map"),
     ],
