@@ -8,7 +8,8 @@ over the SavedModel with batches of 32; `tfhash.serving.encode` and the embedded
 with the export in its own process, by each engine; and `tfhash.serving.bulk` in one process, by
 each engine, and in two, by the Python of --beam (`make beam`). An engine has a row where its file
 is beside the versions of the export (`python -m tfhash.export --format=onnx`, `--format=tflite`).
-Below a row stands what the command says of the parts of its work.
+Below a row stands what the command says of the parts of its work. In the end the codes of each
+command are compared with those of the bare loop.
 Seconds are of the wall clock, for commands with all that they start; each worker has one thread for
 the network, as the loops here have, and one that decodes ahead.
 """
@@ -32,9 +33,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
+from tfhash import npz, shards
 from tfhash.serving import engines
 
 HEIGHT, WIDTH, BATCH = 480, 640, 32
+Codes = dict[str, bytes]  # packed, by the name of a file
 PROFILE = "ms an image:"  # begins the line of a command that tells it
 Timed = tuple[float, str]  # seconds, and that line or ""
 Rows = dict[str, Callable[[], Timed]]
@@ -66,14 +69,42 @@ def decode_all(paths: list[Path]) -> None:
             tf.io.decode_jpeg(content, channels=3)
 
 
-def bare_loop(version: Path) -> Callable[[list[Path]], None]:
+def bare_loop(version: Path, codes: Codes) -> Callable[[list[Path]], None]:
+    """What it answers goes into codes, by the names of the files."""
     loaded = tf.saved_model.load(str(version))
 
     def loop(paths: list[Path]) -> None:
+        answers = []
         for batch in contents(paths):
-            loaded.signatures["encode_bytes_partial"](image_bytes=tf.constant(batch))
+            answer = loaded.signatures["encode_bytes_partial"](image_bytes=tf.constant(batch))
+            answers += answer["code"].numpy().tolist()
+        codes.update((path.name, bytes(code)) for path, code in zip(paths, answers, strict=True))
 
     return loop
+
+
+def written_codes(scratch: Path) -> Iterator[tuple[str, Codes]]:
+    """What each command has written, by the names of its outputs."""
+    for path in sorted(scratch.glob("*.npz")):
+        output = npz.read(path)
+        names = [Path(name).name for name in output["paths"].tolist()]
+        yield path.stem, dict(zip(names, map(bytes, output["codes"].tolist()), strict=True))
+    of_bulk: dict[str, Codes] = {}
+    for path in sorted(scratch.glob("*.parquet")):
+        with path.open("rb") as file:
+            rows = shards.rows_of(shards.read(file)[1])
+        codes = {Path(row.id).name: row.code for row in rows}
+        of_bulk.setdefault(path.name.partition("-")[0], {}).update(codes)
+    yield from of_bulk.items()
+
+
+def differing(codes: Codes, expected: Codes) -> int:
+    """Bits that differ; ValueError where codes are not of the same files."""
+    if codes.keys() != expected.keys():
+        raise ValueError(f"{len(codes)} codes, expected {len(expected)} of other files")
+    pairs = [np.frombuffer(codes[name] + expected[name], np.uint8) for name in codes]
+    of_two = np.stack(pairs).reshape(len(pairs), 2, -1)
+    return int(np.bitwise_count(of_two[:, 0] ^ of_two[:, 1]).sum())
 
 
 def encode(folder: Path, scratch: Path, export_dir: Path) -> Timed:
@@ -131,8 +162,10 @@ def timed(function: Callable[[list[Path]], None], paths: list[Path]) -> Timed:
     return time.perf_counter() - start, ""
 
 
-def rows_of(given: argparse.Namespace, folder: Path, scratch: Path, paths: list[Path]) -> Rows:
-    """What to time, by the names of the rows, in their order."""
+def rows_of(
+    given: argparse.Namespace, folder: Path, scratch: Path, paths: list[Path], codes: Codes
+) -> Rows:
+    """What to time, by the names of the rows, in their order; codes: of the bare loop."""
     export_dir, beam = given.export_dir, given.beam
     version = max(
         (path for path in export_dir.iterdir() if path.name.isdecimal()),
@@ -140,7 +173,7 @@ def rows_of(given: argparse.Namespace, folder: Path, scratch: Path, paths: list[
     )
     rows: Rows = {
         "decoding alone, 1 thread": lambda: timed(decode_all, paths),
-        "bare loop, 1 thread": lambda: timed(bare_loop(version), paths),
+        "bare loop, 1 thread": lambda: timed(bare_loop(version, codes), paths),
         "tfhash.serving.encode": lambda: encode(folder, scratch, export_dir),
     }
     there = [
@@ -173,11 +206,16 @@ def main() -> None:
     paths = make_images(folder, given.images)
     size = sum(path.stat().st_size for path in paths) / len(paths) / 1000
     print(f"{len(paths):,} JPEGs of {WIDTH} x {HEIGHT}, {size:.0f} kB each, {os.cpu_count()} cores")
-    for name, run in rows_of(given, folder, scratch, paths).items():
+    expected: Codes = {}
+    for name, run in rows_of(given, folder, scratch, paths, expected).items():
         seconds, profile = run()
         print(f"{name:<46}{seconds:9.1f} s{len(paths) / seconds:10,.0f} images/s", flush=True)
         if profile:
             print(f"    {profile}", flush=True)
+    for name, codes in written_codes(scratch):
+        bits = sum(map(len, codes.values())) * 8
+        found = differing(codes, expected)
+        print(f"{name}: {found:,} of {bits:,} bits differ from those of the bare loop")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tests.serving import tiny_exports
+
 CODE_LENGTH = 12
 JPEG = b"\xff\xd8\xff"  # begins a file, and is passed over here
 State = get_model_status_pb2.ModelVersionStatus.State
@@ -241,3 +243,16 @@ def tls_server(start_server, certificate) -> FakeServer:
     root, key = (path.read_bytes() for path in certificate)
     credentials = grpc.ssl_server_credentials([(key, root)], root, require_client_auth=True)
     return start_server(credentials=credentials)
+
+
+@pytest.fixture(scope="session")
+def two_exports(tmp_path_factory) -> list[Path]:
+    """Of two tiny networks, with the files of every engine there is; not to be changed."""
+    folder = tmp_path_factory.mktemp("two_exports")
+    return [tiny_exports.make(folder / str(seed), seed) for seed in (1, 2)]
+
+
+@pytest.fixture
+def export(two_exports, tmp_path) -> Path:
+    """A copy of the first one that a test may spoil."""
+    return shutil.copytree(two_exports[0], tmp_path / "export")

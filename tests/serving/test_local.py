@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 
 from tests.serving import tiny_exports
-from tests.serving.tiny_exports import BAD, CODE_LENGTH, FILES, SIZE
+from tests.serving.tiny_exports import BAD, CODE_LENGTH, FILES, HAS_ONNX, SIZE
 from tfhash import exports
 from tfhash.errors import UserError
 from tfhash.serving import engines
 from tfhash.serving.local import Local, Tally, WrongModelError
 
-HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx"))
 each_engine = pytest.mark.parametrize(
     "engine",
     [
@@ -30,18 +29,6 @@ each_engine = pytest.mark.parametrize(
     ],
 )
 each_file = pytest.mark.parametrize("engine", each_engine.args[1][1:])
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    return [tiny_exports.make(folder / str(seed), seed, HAS_ONNX) for seed in (1, 2)]
-
-
-@pytest.fixture
-def export(made, tmp_path):
-    """A copy that a test may spoil."""
-    return shutil.copytree(made[0], tmp_path / "export")
 
 
 @pytest.fixture(scope="module")
@@ -62,12 +49,12 @@ def answered(local: Local, batches: list[list[bytes]], tally: Tally) -> list[byt
 
 
 @each_engine
-def test_codes_are_those_of_the_saved_model(made, photos, engine):
-    expected = tiny_exports.codes(made[0], photos)
+def test_codes_are_those_of_the_saved_model(two_exports, photos, engine):
+    expected = tiny_exports.codes(two_exports[0], photos)
     assert len({*expected}) > 3
     tally = Tally()
     contents = [*photos[:4], BAD, *photos[4:]]
-    got = answered(Local(made[0] / "1", engine), in_batches(contents), tally)
+    got = answered(Local(two_exports[0] / "1", engine), in_batches(contents), tally)
     assert got == [*expected[:4], None, *expected[4:]]
     compared = 0 if engine == engines.TENSORFLOW else 5 * CODE_LENGTH  # the first batch has BAD
     assert (tally.compared, tally.differing) == (compared, 0)
@@ -76,13 +63,14 @@ def test_codes_are_those_of_the_saved_model(made, photos, engine):
 
 
 @each_file
-def test_a_file_of_another_model_is_noticed(made, export, photos, engine):
-    shutil.copy(made[1] / FILES[engine], export / FILES[engine])
+def test_a_file_of_another_model_is_noticed(two_exports, export, photos, engine):
+    shutil.copy(two_exports[1] / FILES[engine], export / FILES[engine])
     tally = Tally()
     with pytest.raises(WrongModelError) as error:
         answered(Local(export / "1", engine), in_batches(photos), tally)
     wanted, got = (
-        np.frombuffer(b"".join(tiny_exports.codes(folder, photos[:6])), np.uint8) for folder in made
+        np.frombuffer(b"".join(tiny_exports.codes(folder, photos[:6])), np.uint8)
+        for folder in two_exports
     )
     differing = int(np.bitwise_count(wanted ^ got).sum())
     assert differing > 5
@@ -113,10 +101,10 @@ engines_load = engines.load
 
 
 @pytest.mark.parametrize(("bits", "refused"), [(1, False), (2, False), (3, True)])
-def test_bits_are_counted_and_few_are_let_pass(made, photos, monkeypatch, bits, refused):
+def test_bits_are_counted_and_few_are_let_pass(two_exports, photos, monkeypatch, bits, refused):
     monkeypatch.setattr(engines, "load", flipping(bits))
     tally = Tally()
-    local = Local(made[0] / "1", engines.TFLITE)
+    local = Local(two_exports[0] / "1", engines.TFLITE)
     if refused:
         with pytest.raises(WrongModelError, match=f"{bits} of 78 bits differ"):
             answered(local, in_batches(photos), tally)
@@ -125,18 +113,18 @@ def test_bits_are_counted_and_few_are_let_pass(made, photos, monkeypatch, bits, 
     assert (tally.compared, tally.differing) == (78, bits)
 
 
-def test_files_without_a_code_are_not_compared(made, photos):
+def test_files_without_a_code_are_not_compared(two_exports, photos):
     tally = Tally()
-    local = Local(made[0] / "1", engines.TFLITE)
+    local = Local(two_exports[0] / "1", engines.TFLITE)
     answered(local, [[BAD, BAD], [BAD, photos[0]], photos], tally)
     assert (tally.compared, tally.differing) == (CODE_LENGTH, 0)
     answered(local, [photos], tally)  # the same process compares once
     assert tally.compared == CODE_LENGTH
 
 
-def test_the_next_batch_is_decoded_while_the_network_runs(made, photos, monkeypatch):
+def test_the_next_batch_is_decoded_while_the_network_runs(two_exports, photos, monkeypatch):
     """The network waits for it here, and would in vain if it were decoded afterwards."""
-    local = Local(made[0] / "1", engines.TFLITE)
+    local = Local(two_exports[0] / "1", engines.TFLITE)
     begun = [threading.Event() for _ in range(4)]
     numbers = iter(range(4))
     decode, network = local._decode, local._network
@@ -156,11 +144,11 @@ def test_the_next_batch_is_decoded_while_the_network_runs(made, photos, monkeypa
     monkeypatch.setattr(local, "_decode", decode_and_tell)
     monkeypatch.setattr(local, "_network", engines.Network(SIZE, encode))
     got = answered(local, in_batches(photos), Tally())
-    assert alone == [0, 1, 2, 3] and got == tiny_exports.codes(made[0], photos)
+    assert alone == [0, 1, 2, 3] and got == tiny_exports.codes(two_exports[0], photos)
 
 
-def test_order_is_kept_whatever_takes_longer(made, photos, monkeypatch):
-    local = Local(made[0] / "1")
+def test_order_is_kept_whatever_takes_longer(two_exports, photos, monkeypatch):
+    local = Local(two_exports[0] / "1")
     decode = local._decode
 
     def slowly(contents):
@@ -169,10 +157,10 @@ def test_order_is_kept_whatever_takes_longer(made, photos, monkeypatch):
 
     monkeypatch.setattr(local, "_decode", slowly)
     batches = [photos[:5], photos[5:7], photos[7:12], photos[12:13], photos[13:]]
-    assert answered(local, batches, Tally()) == tiny_exports.codes(made[0], photos)
+    assert answered(local, batches, Tally()) == tiny_exports.codes(two_exports[0], photos)
 
 
-def test_one_batch_is_taken_ahead_and_no_more(made, photos):
+def test_one_batch_is_taken_ahead_and_no_more(two_exports, photos):
     taken: list[int] = []
 
     def batches():
@@ -180,20 +168,20 @@ def test_one_batch_is_taken_ahead_and_no_more(made, photos):
             taken.append(number)
             yield batch
 
-    stream = Local(made[0] / "1").stream(batches(), Tally())
+    stream = Local(two_exports[0] / "1").stream(batches(), Tally())
     for number in range(5):
         next(stream)
         assert taken == [*range(min(number + 2, 5))]
     stream.close()
 
 
-def test_what_fails_while_files_are_read_is_raised(made, photos):
+def test_what_fails_while_files_are_read_is_raised(two_exports, photos):
     def batches():
         yield photos
         raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        answered(Local(made[0] / "1"), batches(), Tally())
+        answered(Local(two_exports[0] / "1"), batches(), Tally())
 
 
 def test_an_export_without_a_decoder_still_encodes(export, photos):
@@ -209,15 +197,15 @@ def test_an_export_without_a_decoder_still_encodes(export, photos):
         Local(export / "1", engines.TFLITE)
 
 
-def test_the_graph_says_why_a_file_is_refused(made, photos):
-    local = Local(made[0] / "1")
+def test_the_graph_says_why_a_file_is_refused(two_exports, photos):
+    local = Local(two_exports[0] / "1")
     assert "image_bytes: length out of range: 12 bytes" in local.complaint(BAD)
     assert local.complaint(photos[0]) == ""
 
 
-def test_another_model_in_its_place_is_noticed(made, export, photos):
+def test_another_model_in_its_place_is_noticed(two_exports, export, photos):
     described = export / "1" / exports.METADATA
-    shutil.copy(made[1] / "1" / exports.METADATA, described)
+    shutil.copy(two_exports[1] / "1" / exports.METADATA, described)
     with pytest.raises(WrongModelError, match="fingerprint .*, expected "):
         answered(Local(export / "1"), [photos], Tally())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import keras
@@ -12,6 +13,7 @@ from tfhash import export
 from tfhash.export import onnx, tflite
 from tfhash.serving import engines
 
+HAS_ONNX = all(importlib.util.find_spec(name) for name in ("onnxruntime", "tf2onnx"))
 SIZE, CODE_LENGTH = 16, 13  # 13 bits take two bytes, three low bits unused
 BAD = b"\xff\xd8\xff no image"
 ALL = {"code_length": CODE_LENGTH, "metadata": {}}
@@ -35,14 +37,14 @@ def encoder(seed: int, size: int = SIZE) -> keras.Model:
     return model
 
 
-def make(folder: Path, seed: int, with_onnx: bool) -> Path:
-    """folder/1, encoder_float32.tflite and, where tf2onnx is there, encoder.onnx."""
+def make(folder: Path, seed: int) -> Path:
+    """folder/1, encoder_float32.tflite and, with the extra onnx, encoder.onnx."""
     model = encoder(seed)
     export.save(model, **ALL, image_size=SIZE, images=None, export_dir=folder)
     tflite.save(
         model, **ALL, image_size=SIZE, precision="float32", path=folder / FILES[engines.TFLITE]
     )
-    if with_onnx:
+    if HAS_ONNX:
         onnx.save(model, **ALL, image_size=SIZE, path=folder / FILES[engines.ONNXRUNTIME])
     return folder
 

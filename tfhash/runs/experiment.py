@@ -42,20 +42,10 @@ def run(
     are kept for an export. What target.directory already holds is used, so that an interrupted run
     goes on. Raises UserError for what the user can mend and NonFiniteError where training diverged.
     """
-    settings = given.settings
     method = given.hasher_class
-    method.start(settings)
-    if image_set is None:
-        given = with_descriptors(given)
-        settings = given.settings
-        image_set = load_images(given.experiment, settings.storage)
-    image_set = dataclasses.replace(image_set, notes=(*image_set.notes, *notes_on(settings)))
-    tell(image_set)
-    if not image_set.images.shape[1] and method.needs_pixels(settings):
-        raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
-    experiment = dataclasses.replace(given.experiment, dataset=image_set.name)
-    given = dataclasses.replace(given, experiment=experiment)
-    image_set = with_triplets(experiment, image_set)
+    method.start(given.settings)
+    given, image_set = with_images(given, image_set)
+    settings, experiment = given.settings, given.experiment
     parts = split(experiment, image_set)
     keras.utils.set_random_seed(experiment.seed)
     if method.is_repeatable(settings):
@@ -103,6 +93,26 @@ def run(
             hasher.draw(image_set, parts, target.directory / "figures")
     method.end(settings)
     return content
+
+
+def with_images(
+    given: Configurations, image_set: ImageSet | None
+) -> tuple[Configurations, ImageSet]:
+    """What a run learns from, which is told, and its configurations, which name it.
+
+    Arguments: as of `run`. UserError where there are no images, and the method needs them.
+    """
+    if image_set is None:
+        given = with_descriptors(given)
+        image_set = load_images(given.experiment, given.settings.storage)
+    notes = (*image_set.notes, *notes_on(given.settings))
+    image_set = dataclasses.replace(image_set, notes=notes)
+    tell(image_set)
+    if not image_set.images.shape[1] and given.hasher_class.needs_pixels(given.settings):
+        raise UserError("`data_dir`: missing; without images only `features`=bow can be used")
+    experiment = dataclasses.replace(given.experiment, dataset=image_set.name)
+    given = dataclasses.replace(given, experiment=experiment)
+    return given, with_triplets(experiment, image_set)
 
 
 def with_descriptors(given: Configurations) -> Configurations:

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from tests.serving import tiny_exports
-from tests.serving.test_local import HAS_ONNX, each_engine, each_file
+from tests.serving.test_local import each_engine, each_file
 from tests.serving.tiny_exports import FILES
 from tfhash import npz
 from tfhash.serving import engines
@@ -21,17 +21,6 @@ PROFILE = re.compile(
     r"ms an image: reading \S+, decoding \S+, network \S+, which waited \S+ for decoding; bound by "
     r"(reading|decoding|the network)"
 )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
-    return [tiny_exports.make(folder / str(seed), seed, HAS_ONNX) for seed in (1, 2)]
-
-
-@pytest.fixture
-def export(made, tmp_path):
-    return shutil.copytree(made[0], tmp_path / "export")
 
 
 @pytest.fixture
@@ -123,8 +112,8 @@ def test_an_interruption_keeps_what_was_encoded_by_this_engine(encode, monkeypat
     assert sent == [6, 6, 6, 2]
 
 
-def test_a_file_of_another_model_ends_the_command(encode, made, export, tmp_path):
-    shutil.copy(made[1] / FILES["tflite"], export / FILES["tflite"])
+def test_a_file_of_another_model_ends_the_command(encode, two_exports, export, tmp_path):
+    shutil.copy(two_exports[1] / FILES["tflite"], export / FILES["tflite"])
     line = encode(engine="tflite").line(command_module.NAME, 1)
     assert re.search(r"--engine=tflite: \d+ of 78 bits differ from the SavedModel's, so its", line)
     assert not (tmp_path / "codes.npz").exists()
