@@ -82,9 +82,22 @@ DEEP = [
 
 
 # One that keeps something of each image, and the two with G and D; one of these in three stages.
-OF_WORKERS = ["dpsh", "dsh_gan", "ssgah+trunk"]
+# What a strategy divides, the others have in common with one of them: their turn is at night.
+OFTEN = ("dpsh", "dsh_gan", "ssgah", "ssgah+trunk")
 STAGES = {name: 2 if issubclass(methods.get(name), GANHasher) else 1 for name in DEEP}
 STAGES["ssgah+trunk"] = 3
+OF_WORKERS = [*(name for name in DEEP if name != "ssgah"), "ssgah+trunk"]
+
+
+def asked_for(names) -> list[str]:
+    """Of these methods those that train now."""
+    return [name for name in names if name in OFTEN or os.environ.get("TFHASH_LONG") == "1"]
+
+
+def marked(names) -> list:
+    """The same as parameters of a test."""
+    long = pytest.mark.long
+    return [name if name in OFTEN else pytest.param(name, marks=long) for name in names]
 
 
 class Told(NamedTuple):
@@ -118,7 +131,7 @@ def ended(process, directory) -> Told:
 def told(python, tmp_path_factory) -> Told:
     """What each deep method tells on one device and on two."""
     directory = tmp_path_factory.mktemp("strategies") / "one"
-    process = start(python, directory, "one_device,mirrored", [*DEEP, "ssgah+trunk"])
+    process = start(python, directory, "one_device,mirrored", asked_for([*DEEP, "ssgah+trunk"]))
     return ended(process, directory)
 
 
@@ -128,7 +141,7 @@ def of_workers(python, tmp_path_factory, free_ports) -> list[Told]:
     directory = tmp_path_factory.mktemp("workers")
     folders = [directory / str(index) for index in range(2)]
     configs = tf_configs(free_ports(2))
-    names = [*DEEP, "ssgah+trunk"] if os.environ.get("TFHASH_LONG") == "1" else OF_WORKERS
+    names = asked_for(OF_WORKERS)
     processes = [start(python, folders[i], "multi_worker", names, configs[i]) for i in range(2)]
     try:
         return [ended(processes[i], folders[i]) for i in range(2)]
@@ -157,19 +170,13 @@ def check_equal(one: list[dict], two: list[dict], stages: int) -> None:
                 assert abs(value - other[term]) <= 1e-3 * max(abs(value), 0.1), (step, term)
 
 
-@pytest.mark.parametrize("name", DEEP)
+@pytest.mark.parametrize("name", marked(DEEP))
 def test_two_replicas_get_the_losses_of_one_device(told, name):
     """All stages, step by step, batch normalisation, Adam and what a stage keeps of images."""
     check_equal(told.steps[name, "one_device"], told.steps[name, "mirrored"], STAGES[name])
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *OF_WORKERS,
-        *(pytest.param(name, marks=pytest.mark.long) for name in DEEP if name not in OF_WORKERS),
-    ],
-)
+@pytest.mark.parametrize("name", marked(OF_WORKERS))
 def test_two_workers_get_the_losses_of_one_device(told, of_workers, name):
     """The same of two processes, which both know what all of them found."""
     first, second = (worker.steps[name, "multi_worker"] for worker in of_workers)

@@ -325,6 +325,8 @@ def loop_over_l_ssr(stage, batch, exchanges, confidence, real=False):
     x = tf.concat([batch["images"], batch["unlabelled"]], 1)
     labelled, total = batch["images"].shape[1], x.shape[1]
     positive, negative, _ = stage._synthesise(x, batch["noise"])
+    if stage.config.unlabelled_positives == "own":
+        positive = x[..., :GAN_ITEM]
     item = {"x": x[..., :GAN_ITEM], "p": positive, "n": negative}
     of_h = {"x": x, "p": for_h(positive), "n": for_h(negative)}
     code = {name: stage.hash_network(items) for name, items in of_h.items()}
@@ -391,6 +393,26 @@ def test_l_ssr_of_real_positives_by_loops():
     for generator in (stage.generator_p, stage.generator_n):
         generator.set_weights([2 * weight + 1 for weight in generator.get_weights()])
     np.testing.assert_allclose(stage.gradients(batch)[1]["ssr"], expected, rtol=1e-4)
+
+
+def test_l_ssr_of_own_positives_by_loops():
+    """The control: x in the place of G_p(x), whatever that is; L_ar has G_p(x) as ever."""
+    options = {"unlabelled_positives": "own", "unlabelled_negatives": "exchanged"}
+    options |= {"exchanges": 6, "ssr_confidence": 0.01}
+    batch = make_batch()
+    expected, kept = loop_over_l_ssr(make_stage(**options), batch, 6, 0.01)
+    assert 12 < kept < 2 * (3 + 3 + 6)
+
+    def terms(**options):
+        stage = make_stage(**options)
+        generator = stage.generator_p
+        generator.set_weights([2 * weight + 1 for weight in generator.get_weights()])
+        return stage.gradients(batch)[1]
+
+    own, of_generator = terms(**options), terms(**options | {"unlabelled_positives": "generated"})
+    np.testing.assert_allclose(own["ssr"], expected, rtol=1e-4)
+    assert abs(own["ssr"] - of_generator["ssr"]) > 1e-3
+    np.testing.assert_allclose(own["ar"], of_generator["ar"], rtol=1e-6)
 
 
 class Trunk(keras.Model):

@@ -10,6 +10,7 @@ from tfhash.settings import setting
 
 DISCRIMINATORS = ("joint", "siamese")
 NEGATIVES = ("generated", "exchanged")
+POSITIVES = ("generated", "own", "real")
 # Which rankings H minimises, by the variant.
 RANKINGS = {
     "ssgah": ("sr", "ssr", "ar"),
@@ -57,10 +58,10 @@ class SSGAHConfig(GANConfig):
     )
     unlabelled_positives: str = setting(
         "generated",
-        "p_syn of an unlabelled u in L_ssr: generated, G_p(u), as Eq. 5 has it; real, a control: "
-        "L_ssr has nothing of G, but labelled images, of two classes, in an order that D is sure "
-        "of",
-        choices=("generated", "real"),
+        "p_syn of an unlabelled u in L_ssr: generated, G_p(u), as Eq. 5 has it; own, a control: "
+        "in L_ssr each image itself, as G sees it, stands for G_p of it; real, a control: L_ssr "
+        "has nothing of G, but labelled images, of two classes, in an order that D is sure of",
+        choices=POSITIVES,
     )
     stage0_code_length: int | None = setting(
         None,

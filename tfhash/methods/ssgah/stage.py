@@ -171,6 +171,9 @@ class SSGAHStage(Stage):
         of_positive = self._hash_synthetic(positive, 1)
         if "ssr" in self.rankings:
             of = {"x": of_x, "p": of_positive}
+            if self.config.unlabelled_positives == "own":
+                synthetic = [grouped(self.space.to_gan(ungrouped(seen)), seen), synthetic[1]]
+                of["p"] = self._hash_synthetic(synthetic[0], 1)
             terms |= self._semi_supervised(of, seen, synthetic, triplets, labelled)
         if "ar" in self.rankings:
             hinges = losses.adversary_ranking(
