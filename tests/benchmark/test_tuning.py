@@ -9,7 +9,7 @@ import pytest
 
 from tfhash import methods, train
 from tfhash.benchmark import __main__ as benchmark
-from tfhash.benchmark import matrix, tuning, workers
+from tfhash.benchmark import matrix, summary, tuning, workers
 from tfhash.benchmark.tuning import Trial
 from tfhash.errors import UserError
 from tfhash.settings import fields_of
@@ -123,25 +123,33 @@ def test_what_is_given_for_all_cells_is_not_drawn():
     assert [cell.given.config.anchors for cell in cells] == [77]
 
 
-def test_the_choice_is_by_validation_and_is_a_flagfile(command, tmp_path, monkeypatch):
-    """mAP of queries would choose trial 0, that of validation images chooses trial 1."""
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [([], "validation mAP"), (["--tune_by=held_out"], "validation mAP, held out")],
+)
+def test_the_choice_is_by_validation_and_is_a_flagfile(
+    options, title, command, tmp_path, monkeypatch
+):
+    """mAP of queries, and the other one of validation images, would choose trial 0."""
+    measure = {title: key for key, title in summary.TITLES.items()}[title]
 
     def run(cells, count):
         for cell in cells:
             second = "trial1" in cell.name
-            found = {"map": 0.2 if second else 0.9, "validation_map": 0.8 if second else 0.3}
+            found = dict.fromkeys(summary.TITLES, 0.2 if second else 0.9)
+            found[measure] = 0.8 if second else 0.3
             yield cell, workers.Outcome(found), 1.0
 
     monkeypatch.setattr(workers, "run", run)
     out = tmp_path / "tune"
     arguments = ["--methods=klsh", "--code_lengths=12", "--seeds=100", f"--out={out}"]
-    ended = command(benchmark, "--tune=2", *arguments, "--search=klsh.anchors_per_bit=7")
+    ended = command(benchmark, "--tune=2", *arguments, "--search=klsh.anchors_per_bit=7", *options)
     assert ended.status == 0 and "0.9" not in ended.output
     path = out / "chosen" / "klsh.flags"
     assert ended.output.splitlines()[-4:] == [
-        "validation mAP  12 bits",
-        "klsh trial 0    0.300",
-        "klsh trial 1    0.800",
+        f"{title}  12 bits",
+        f"{'klsh trial 0':{len(title)}}  0.300",
+        f"{'klsh trial 1':{len(title)}}  0.800",
         f"klsh: trial 1, --klsh.anchors_per_bit=7; wrote {path}",
     ]
     given = train.parse([f"--flagfile={path}"])

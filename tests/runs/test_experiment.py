@@ -7,6 +7,7 @@ import pytest
 
 from tfhash.data import splits
 from tfhash.data.sources import ImageSet
+from tfhash.evaluation import validation
 from tfhash.runs import experiment
 from tfhash.runs.experiment_settings import Experiment
 
@@ -56,14 +57,16 @@ def test_the_validation_map_is_that_of_validation_images_against_labelled_ones()
     )
     values = rng.permutation(90)  # as codes of 7 bits
     packed = np.uint8(values * 2)[:, None]
-    found = experiment.validation_map(Experiment(code_length=7), packed, image_set, parts)
+    found = experiment._validated(Experiment(code_length=7), packed, image_set, parts)
     precisions = []
     for query in parts.validation:
         distances = [bin(values[query] ^ values[image]).count("1") for image in parts.labelled]
         relevant = np.array([(labels[query] == labels[image]).all() for image in parts.labelled])
         precisions.append(expected_average_precision(np.array(distances), relevant))
     assert len(parts.validation) == 9 and len(parts.labelled) == 21
-    assert found == pytest.approx(np.mean(precisions), abs=2e-3)
+    assert found[validation.AMONG_LABELLED] == pytest.approx(np.mean(precisions), abs=2e-3)
+    held_out = validation.held_out_map(packed[parts.validation], labels[parts.validation], 7)
+    assert found[validation.HELD_OUT] == held_out > 0
 
 
 def expected_average_precision(distances, relevant, draws=4000):
@@ -89,4 +92,5 @@ def test_without_validation_images_there_is_none():
         validation_fraction=0.0,
     )
     packed = np.zeros((40, 1), np.uint8)
-    assert experiment.validation_map(Experiment(code_length=7), packed, image_set, parts) is None
+    found = experiment._validated(Experiment(code_length=7), packed, image_set, parts)
+    assert found == {validation.AMONG_LABELLED: None, validation.HELD_OUT: None}

@@ -38,6 +38,7 @@ from tfhash.benchmark.tuning import Trial  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT  # noqa: E402
 from tfhash.training.callbacks import duration  # noqa: E402
 
 NAME = "tfhash.benchmark"
@@ -51,6 +52,8 @@ _OF_A_CELL = {
     "seed": "seeds",
     "model_dir": "out",
 }
+
+_JUDGES = {"labelled": AMONG_LABELLED, "held_out": HELD_OUT}
 
 
 def define_flags() -> None:
@@ -69,6 +72,12 @@ def define_flags() -> None:
         "validation images, seeds 100 and up",
         0,
     )
+    flags.DEFINE_enum(
+        "tune_by",
+        "labelled",
+        list(_JUDGES),
+        "what --tune ranks for a validation image: the labelled images, or other validation images",
+    )
     flags.DEFINE_multi_string(
         "search", [], "FLAG=VALUE|VALUE|...: what --tune draws from, for methods that know the flag"
     )
@@ -79,7 +88,7 @@ def define_flags() -> None:
 
 def main(argv: list[str]) -> int:
     cells, attempts = _cells()
-    measure = "validation_map" if attempts else "map"
+    measure = _JUDGES[flags.FLAGS.tune_by] if attempts else "map"
     done = {cell.name: metrics.get(measure) for cell in cells if (metrics := cell.finished())}
     if flags.FLAGS.dry_run:
         for cell in cells:

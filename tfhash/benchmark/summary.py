@@ -10,8 +10,14 @@ from pathlib import Path
 from tfhash.benchmark import tuning
 from tfhash.benchmark.matrix import Cell, Entry
 from tfhash.benchmark.tuning import Trial
+from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT
 
-TITLES = {"map": "mAP", "validation_map": "validation mAP"}  # by the keys of metrics.json
+# By the keys of metrics.json.
+TITLES = {
+    "map": "mAP",
+    AMONG_LABELLED: "validation mAP",
+    HELD_OUT: "validation mAP, held out",
+}
 
 
 def table(cells: Sequence[Cell], done: Mapping[str, float | None], measure: str = "map") -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import keras
 
 from tfhash import train
+from tfhash.benchmark import summary
 from tfhash.benchmark.matrix import Cell
 from tfhash.cli import mains
 from tfhash.data.sources import ImageSet
@@ -178,7 +179,7 @@ def _attempt(cell: Cell, loaded: dict[Hashable, ImageSet]) -> Outcome:
             loaded[cell.images] = experiment.load_images(given.experiment, given.settings.storage)
         target = Run(cell.directory)
         found = train.run(cell.given, target, cell.command, loaded[cell.images])
-        return Outcome({key: found[key] for key in ("map", "validation_map")})
+        return Outcome({key: found[key] for key in summary.TITLES})
     except (UserError, NonFiniteError) as error:
         return Outcome({}, _line(str(error)))
     except Exception as error:

@@ -19,7 +19,7 @@ from tfhash.data.samplers import Sampler
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
-from tfhash.evaluation import retrieval
+from tfhash.evaluation.validation import validation_maps
 from tfhash.hashers import backbone_settings
 from tfhash.hashers.base import Hasher
 from tfhash.hashers.deep_settings import DeepSettings, HashConfig
@@ -320,19 +320,13 @@ class HashNetworkHasher(Hasher):
         return save.seconds
 
     def validate(self, data: LearningData) -> dict[str, float]:
-        """mAP of the validation part as queries against the labelled images."""
-        queries, database = data.splits.validation, data.splits.labelled
-        if not len(queries):
+        """The mAPs of the validation part, as `evaluation.validation` has them."""
+        parts = data.splits.validation, data.splits.labelled
+        if not len(data.splits.validation):
             return {}
-        of_query, of_database = (self._codes_of(data, part) for part in (queries, database))
-        metrics = retrieval.evaluate(
-            of_query,
-            of_database,
-            data.labels[queries],
-            data.labels[database],
-            code_length=self.code_length,
-        )
-        return {"validation_map": metrics.map[None]}
+        packed = (self._codes_of(data, part) for part in parts)
+        labels = (data.labels[part] for part in parts)
+        return validation_maps(*packed, *labels, self.code_length)
 
     def scores_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
         """What the sigmoid of H is taken of, of items as they are: float32 [n, k]."""

@@ -20,6 +20,7 @@ from tfhash.data.triplets import read_csv
 from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
 from tfhash.evaluation.triplet_accuracy import triplet_accuracy
+from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT, validation_maps
 from tfhash.names import shown
 from tfhash.runs import folder, provenance
 from tfhash.runs.configurations import Configurations
@@ -67,7 +68,7 @@ def run(
         "seed": experiment.seed,
         "code_length": experiment.code_length,
         **judge(experiment, **of_part),
-        "validation_map": validation_map(experiment, packed, image_set, parts),
+        **_validated(experiment, packed, image_set, parts),
         "labels_used": len(parts.labelled) if method.learns_from_labels else 0,
         "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
         "steps": hasher.steps,
@@ -246,20 +247,13 @@ def judge(
     ).to_json()
 
 
-def validation_map(
+def _validated(
     config: Experiment, packed: np.ndarray, image_set: ImageSet, parts: RetrievalSplits
-) -> float | None:
-    """mAP of the validation images as queries against the labelled ones; None without them.
-
-    By it settings are chosen: it needs no label but those of the labelled images, and no query.
-    """
-    if not len(parts.validation):
-        return None
+) -> dict[str, float | None]:
+    """By these settings are chosen: they need no query and no label of an unlabelled image."""
     rows = parts.validation, parts.labelled
-    of_query, of_database = (packed[part] for part in rows)
-    labels = (image_set.labels[part] for part in rows)
-    metrics = retrieval.evaluate(of_query, of_database, *labels, code_length=config.code_length)
-    return metrics.map[None]
+    of_rows = (part[row] for part in (packed, image_set.labels) for row in rows)
+    return {AMONG_LABELLED: None, HELD_OUT: None, **validation_maps(*of_rows, config.code_length)}
 
 
 def draw(

@@ -12,6 +12,7 @@ from tfhash.data.learning import LearningData
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
+from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT, held_out_map
 from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAH, SSGAHConfig
 from tfhash.training.run import Run
@@ -148,7 +149,8 @@ def test_validation_images_are_the_queries_and_labelled_ones_the_database(data, 
 
     expected = map_of(query, database)
     assert abs(expected - map_of(database, query)) > 0.01
-    assert hasher.validate(chosen) == {"validation_map": expected}
+    held_out = held_out_map(packed[query], LABELS[query], 8)
+    assert hasher.validate(chosen) == {AMONG_LABELLED: expected, HELD_OUT: held_out}
 
 
 def test_without_validation_images_nothing_is_validated(data):
