@@ -321,12 +321,16 @@ class HashNetworkHasher(Hasher):
 
     def validate(self, data: LearningData) -> dict[str, float]:
         """The mAPs of the validation part, as `evaluation.validation` has them."""
-        parts = data.splits.validation, data.splits.labelled
-        if not len(data.splits.validation):
+        validation, labelled = data.splits.validation, data.splits.labelled
+        if not len(validation):
             return {}
-        packed = (self._codes_of(data, part) for part in parts)
-        labels = (data.labels[part] for part in parts)
-        return validation_maps(*packed, *labels, self.code_length)
+        return validation_maps(
+            self._codes_of(data, validation),
+            self._codes_of(data, labelled),
+            data.labels[validation],
+            data.labels[labelled],
+            self.code_length,
+        )
 
     def scores_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
         """What the sigmoid of H is taken of, of items as they are: float32 [n, k]."""

@@ -251,9 +251,15 @@ def _validated(
     config: Experiment, packed: np.ndarray, image_set: ImageSet, parts: RetrievalSplits
 ) -> dict[str, float | None]:
     """By these settings are chosen: they need no query and no label of an unlabelled image."""
-    rows = parts.validation, parts.labelled
-    of_rows = (part[row] for part in (packed, image_set.labels) for row in rows)
-    return {AMONG_LABELLED: None, HELD_OUT: None, **validation_maps(*of_rows, config.code_length)}
+    labels = image_set.labels
+    maps = validation_maps(
+        packed[parts.validation],
+        packed[parts.labelled],
+        labels[parts.validation],
+        labels[parts.labelled],
+        config.code_length,
+    )
+    return {AMONG_LABELLED: None, HELD_OUT: None, **maps}
 
 
 def draw(
