@@ -12,6 +12,7 @@ from tfhash.benchmark import __main__ as benchmark
 from tfhash.benchmark import matrix, summary, tuning, workers
 from tfhash.benchmark.tuning import Trial
 from tfhash.errors import UserError
+from tfhash.evaluation.validation import HELD_OUT
 from tfhash.settings import fields_of
 
 SPACE = {"a": ["1", "2", "3"], "b": ["x", None]}
@@ -157,6 +158,26 @@ def test_the_choice_is_by_validation_and_is_a_flagfile(
     first, second = path.read_text().splitlines()[:2]
     assert first == "# klsh: trial 1, mAP 0.8000 of validation images. Made by"
     assert second.startswith("# python -m tfhash.benchmark ")
+
+
+def test_a_judge_that_a_cell_does_not_have_is_told_at_the_first_one(command, tmp_path, monkeypatch):
+    """One validation image a class has no other; the cell itself is not lost."""
+    ended = []
+
+    def run(cells, count):
+        for cell in cells:
+            ended.append(cell.name)
+            yield cell, workers.Outcome(dict.fromkeys(summary.TITLES, 0.5) | {HELD_OUT: None}), 1.0
+
+    monkeypatch.setattr(workers, "run", run)
+    arguments = ["--methods=klsh", "--code_lengths=12", "--seeds=100", f"--out={tmp_path}"]
+    asked = command(benchmark, "--tune=2", "--tune_by=held_out", *arguments)
+    assert "--tune_by: held_out, which klsh_12_trial0_seed100" in asked.line(benchmark.NAME)
+    assert ended == ["klsh_12_trial0_seed100"]
+    assert command(benchmark, "--tune=2", *arguments).status == 0
+    monkeypatch.setattr(matrix.Cell, "finished", lambda cell: {"map": 0.5, "validation_map": 0.5})
+    again = command(benchmark, "--tune=2", "--tune_by=held_out", *arguments)
+    assert "klsh_12_trial0_seed100" in again.line(benchmark.NAME)
 
 
 def test_trials_are_trained_judged_by_validation_images_and_not_made_twice(command, tmp_path):

@@ -94,6 +94,8 @@ def main(argv: list[str]) -> int:
         for cell in cells:
             print(f"{cell.command}  # {'done' if cell.name in done else 'to do'}")
         return 0
+    for name, value in done.items():
+        _check_judged(name, measure, value)
     try:
         Path(flags.FLAGS.out).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -187,6 +189,7 @@ def _train(cells: Sequence[Cell], done: dict[str, float | None], measure: str) -
                 result = f"failed: {outcome.reason}"
             else:
                 value = done[cell.name] = outcome.metrics[measure]
+                _check_judged(cell.name, measure, value)
                 result = (
                     f"{summary.TITLES[measure]} {'-' if value is None else format(value, '.4f')}"
                 )
@@ -195,6 +198,15 @@ def _train(cells: Sequence[Cell], done: dict[str, float | None], measure: str) -
             times = f"{duration(seconds)}, about {duration(left)} left"
             print(f"{number} {cell.name}: {result} ({times})", flush=True)
     return failed
+
+
+def _check_judged(name: str, measure: str, value: float | None) -> None:
+    """UserError where --tune_by asks for what a cell does not have, at the first such cell."""
+    if measure == HELD_OUT and value is None:
+        raise UserError(
+            f"--tune_by: held_out, which {name} does not have: no class has two validation images, "
+            "or it is of an earlier version; allowed: labelled, or a larger --validation_fraction"
+        )
 
 
 @contextlib.contextmanager
