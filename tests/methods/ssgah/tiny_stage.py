@@ -7,6 +7,7 @@ import tensorflow as tf
 from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.stage import SSGAHStage
+from tfhash.networks.hash_layer import HashNetwork, linear_head
 
 BITS, ITEM, GAN_ITEM, CONDITION, NOISE = 4, 6, 5, 3, 2
 
@@ -70,7 +71,17 @@ class Discriminator(keras.Model):
         return self.compare(*x)
 
 
-def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0, **options):
+def make_stage(
+    variant="ssgah",
+    *,
+    rankings=None,
+    train_gan=None,
+    weight_ssr=1.0,
+    class_count=0,
+    multi_label=False,
+    **options,
+):
+    """class_count: of the classification stream; 0 for none."""
     keras.utils.set_random_seed(0)
     networks = {
         "hash_network": Dense(BITS, "sigmoid"),
@@ -79,6 +90,10 @@ def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0
         "generator_n": Dense(GAN_ITEM),
         "discriminator": Discriminator(),
     }
+    if class_count:
+        networks["hash_network"] = HashNetwork(BITS)
+        initializer = keras.initializers.GlorotUniform(1)
+        networks["classes"] = linear_head("classes", ITEM, class_count, initializer)
     networks["hash_network"].build((None, ITEM))
     for generator in ("generator_p", "generator_n"):
         networks[generator].build((None, CONDITION + NOISE))
@@ -96,6 +111,7 @@ def make_stage(variant="ssgah", *, rankings=None, train_gan=None, weight_ssr=1.0
         weight_ssr=weight_ssr,
         code_length=BITS,
         seed=0,
+        multi_label=multi_label,
     )
     stage.compile(
         {

@@ -44,6 +44,12 @@ class SSGAHConfig(GANConfig):
     weight_ar_generator: float | None = setting(
         None, "weight of L_ar in the objective of G", least=0
     )
+    weight_class: float = setting(
+        0.0,
+        "weight of l_c of a classification stream beside the bits, as DSH-GANs have one, in the "
+        "objective of H, in stage 0 too; in no equation of the paper; 0: there is none",
+        least=0,
+    )
     weight_kl: float = setting(1.0, "weight of the KL term of Eq. 1", least=0)
     ssr_from: int = setting(0, "stage 2 trains H on L_sr alone up to this step", least=0)
     ssr_ramp: int = setting(

@@ -22,6 +22,7 @@ from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
 from tfhash.methods.ssgah.stage import GENERATORS, SSGAHStage, synthesise
 from tfhash.networks.discriminators import JointDiscriminator, SiameseDiscriminator
+from tfhash.networks.hash_layer import linear_head
 from tfhash.training.run import Run
 
 
@@ -35,8 +36,9 @@ class SSGAH(GANHasher):
 
     Config = SSGAHConfig
     config: SSGAHConfig
+    _multi_label = False
     paper_backbones = ("alexnet",)
-    stage0_flags = ("margin_sr",)
+    stage0_flags = ("margin_sr", "weight_class")
     stage1_flags = ("residual", "condition", "condition_size", "weight_kl", "label_smoothing")
 
     @property
@@ -45,7 +47,9 @@ class SSGAH(GANHasher):
 
     @property
     def variant(self) -> str | None:
-        return None if self.config.variant == "ssgah" else self.config.variant
+        """What differs from the paper's main method, by the names of its Table 3."""
+        parts = [] if self.config.variant == "ssgah" else [self.config.variant]
+        return "_".join([*parts, *(["with_classes"] if self.config.weight_class else [])]) or None
 
     def train_stages(
         self, image_set: ImageSet, splits: RetrievalSplits, run: Run
@@ -59,6 +63,7 @@ class SSGAH(GANHasher):
                 "`gate`: needs one label an image, for it asks whether G keeps the class, and "
                 "labelled images have several labels"
             )
+        self._build_classes(data)
         facts: dict[str, Any] = {}
         if self.config.stage0_steps:
             facts |= self._alone(data, run)
@@ -75,7 +80,8 @@ class SSGAH(GANHasher):
                 describe=self.space.describe,
                 seed=self.seed,
             )
-            gan = {name: part for name, part in self.networks.items() if name != "hash_network"}
+            of_hash = ("hash_network", "classes")
+            gan = {name: part for name, part in self.networks.items() if name not in of_hash}
             stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
             stage = self.compile(stage)
             seconds = self.train_gan(stage, data, run, gauges, self._pictures(data))
@@ -95,7 +101,7 @@ class SSGAH(GANHasher):
                 )
                 network.build((None, *self.space.item_shape))
         stage = self._stage(
-            {"hash_network": network},
+            {**self.networks, "hash_network": network},  # G and D are not there yet
             rankings=RANKINGS["baseline"],
             train_gan=False,
             weight_ssr=0.0,
@@ -108,6 +114,22 @@ class SSGAH(GANHasher):
                 ours.set_weights(of_stage0.get_weights())
             self.start_scores(data)
         return facts
+
+    def _build_classes(self, data: LearningData) -> None:
+        """The classification stream, where there is one."""
+        if not self.config.weight_class:
+            return
+        labels = data.labels[data.splits.labelled]
+        if data.listed is not None or not labels.any():
+            raise UserError("`weight_class`: needs labels, for triplets alone do not name classes")
+        with self.strategy.scope():
+            self.networks["classes"] = linear_head(
+                "classes",
+                self.hash_network.width,
+                labels.shape[1],
+                keras.initializers.GlorotUniform(self.seed + 510),
+            )
+        self._multi_label = data.multi_label
 
     def _build_gan(self) -> None:
         config, space = self.config, self.space
@@ -162,7 +184,12 @@ class SSGAH(GANHasher):
         return self.train_hash(stage, data, run, watch, pictures, title)
 
     def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
-        options = {"code_length": self.code_length, "seed": self.seed, **options}
+        options = {
+            "code_length": self.code_length,
+            "seed": self.seed,
+            "multi_label": self._multi_label,
+            **options,
+        }
         with self.strategy.scope():
             return SSGAHStage(networks, self.space, self.config, **options)
 
@@ -187,6 +214,7 @@ class SSGAH(GANHasher):
             other_view=other_view and stage == 1 and not alone,
             other_augment=space.weak_view if data.gan_inputs is None else random_view,
             others=data.gan_inputs,
+            labels=data.labels if self.config.weight_class and stage else None,
         )
 
     def synthesise(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

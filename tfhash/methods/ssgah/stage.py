@@ -20,14 +20,17 @@ RANKING_TERMS = {
     "ssr": ("ssr", "ssr_active", "ssr_kept", "ssr_weight"),
     "ar": ("ar", "ar_active"),
 }
+CLASS_TERMS = ("class",)
 
 
 class SSGAHStage(Stage):
     """Stage 1 (rankings empty), stage 2, or one of its ablations.
 
     networks: hash_network, and unless only L_sr is asked for also generator_p, generator_n,
-    discriminator, and condition where the config has one. rankings: which of "sr", "ssr", "ar" H
-    minimises. train_gan: whether G and D learn. weight_ssr: the weight of L_ssr after its ramp.
+    discriminator, and condition where the config has one; classes, a built linear layer beside the
+    hash layer, where H learns the classes too. rankings: which of "sr", "ssr", "ar" H minimises.
+    train_gan: whether G and D learn. weight_ssr: the weight of L_ssr after its ramp. multi_label:
+    whether an image may have several labels (`classes`).
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class SSGAHStage(Stage):
         weight_ssr: float,
         code_length: int,
         seed: int,
+        multi_label: bool = False,
     ):
         terms = GAN_TERMS if train_gan else ()
         for ranking in rankings:
             terms = (*terms, *RANKING_TERMS[ranking])
+        terms += CLASS_TERMS if "classes" in networks else ()
         super().__init__(networks, terms, seed)
         self.space = space
         self.config = config
@@ -54,12 +59,16 @@ class SSGAHStage(Stage):
         self.margin_sr = default_of(config.margin_sr, code_length / 4)
         self.margin_ssr = default_of(config.margin_ssr, code_length / 8)
         self.weight_ssr = weight_ssr
+        self.code_length = code_length
+        self.classifies = "classes" in networks
+        self.multi_label = multi_label
 
     def variables_by_optimizer(self) -> dict[str, list[keras.Variable]]:
         """What each optimizer of this stage trains; the first counts the steps."""
         variables = {}
         if self.rankings:
-            variables["hash"] = self.hash_network.trainable_variables
+            heads = self.classes.trainable_variables if self.classifies else []
+            variables["hash"] = [*self.hash_network.trainable_variables, *heads]
         if self.train_gan:
             parts = [*([self.condition] if self.config.condition else []), *self._generators()]
             variables["generator"] = [v for part in parts for v in part.trainable_variables]
@@ -81,7 +90,7 @@ class SSGAHStage(Stage):
             positive, negative = synthetic
             terms |= self._play(seen, positive, negative, triplets)
         if self.rankings:
-            terms |= self._rank(x, seen, synthetic, triplets, batch["images"].shape[1])
+            terms |= self._rank(x, seen, synthetic, batch)
         return terms
 
     def objectives(self, terms: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -94,6 +103,8 @@ class SSGAHStage(Stage):
             weight_ar_generator = config.weight_ar
         if self.rankings:
             objectives["hash"] = terms["sr"] + ranking_ssr + config.weight_ar * ranking_ar
+            if self.classifies:
+                objectives["hash"] += config.weight_class * terms["class"]
         if self.train_gan:
             objectives["discriminator"] = terms["discriminator"]
             objectives["generator"] = terms["generator"] + config.weight_kl * terms["kl"]
@@ -150,9 +161,15 @@ class SSGAHStage(Stage):
             "order_accuracy": share(ordered > swapped),
         }
 
-    def _rank(self, x, seen, synthetic, triplets, labelled: int) -> dict[str, tf.Tensor]:
-        """The terms of H, and what tells how they do. `labelled`: m, of the items of x."""
-        of_x = self._hash(x if "ssr" in self.rankings else x[:, :labelled], 0)
+    def _rank(self, x, seen, synthetic, batch) -> dict[str, tf.Tensor]:
+        """The terms of H, and what tells how they do."""
+        triplets, labelled = batch["triplets"], batch["images"].shape[1]
+        of_classes: dict[str, tf.Tensor] = {}
+        x = x if "ssr" in self.rankings else x[:, :labelled]
+        if self.classifies:
+            of_x, of_classes["class"] = self._hash_and_classify(x, batch["labels"])
+        else:
+            of_x = self._hash(x, 0)
         codes = of_x[:, :labelled]
         query, positive, negative = (
             losses.gather_triplets(codes, triplets, role) for role in range(3)
@@ -164,6 +181,7 @@ class SSGAHStage(Stage):
             "positive_distance": tf.reduce_mean(losses.squared_distance(query, positive)),
             "negative_distance": tf.reduce_mean(losses.squared_distance(query, negative)),
             "bit_balance": bit_balance(codes > 0.5),
+            **of_classes,
         }
         if not synthetic:
             return terms
@@ -231,6 +249,18 @@ class SSGAHStage(Stage):
     def _hash(self, items: tf.Tensor, salt: int) -> tf.Tensor:
         """H of items [B, j, *item_shape] -> [B, j, k]."""
         return self._codes(self.hash_network, ungrouped(items), items, salt)
+
+    def _hash_and_classify(
+        self, items: tf.Tensor, labels: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """H of items [B, j, ...] -> [B, j, k]; the mean l_c of the first m, of labels [B, m, C]."""
+        answers = self.hash_network.scores(
+            ungrouped(items), training=True, dropout_seed=self.step_seed(0), beside=[self.classes]
+        )
+        answers = grouped(answers, items)
+        codes = tf.sigmoid(answers[..., : self.code_length])
+        logits = answers[:, : labels.shape[1], self.code_length :]
+        return codes, tf.reduce_mean(losses.class_loss(logits, labels, self.multi_label))
 
     def _hash_synthetic(self, synthetic: tf.Tensor, salt: int) -> tf.Tensor:
         """H of what G made, [B, j, *gan_shape] -> [B, j, k]."""
