@@ -20,7 +20,8 @@ from tfhash.hashers.deep import Gauge, Pace
 from tfhash.hashers.gan import GANHasher, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
-from tfhash.methods.ssgah.stage import GENERATORS, SSGAHStage, synthesise
+from tfhash.methods.ssgah.stage import GENERATORS, SSGAHStage
+from tfhash.methods.ssgah.synthesis import synthesise
 from tfhash.networks.discriminators import JointDiscriminator, SiameseDiscriminator
 from tfhash.networks.hash_layer import linear_head
 from tfhash.training.run import Run
