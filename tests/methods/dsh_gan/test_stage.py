@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash.hashers.gan_spaces import GANSpace
+from tests.methods.tiny_space import VectorSpace
 from tfhash.methods.dsh_gan.config import DSHGANConfig
 from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, accuracy, choose
 from tfhash.networks.discriminators import SourceClassDiscriminator
@@ -26,15 +26,14 @@ either_kind_of_labels = pytest.mark.parametrize("several", [False, True], ids=["
 either_form = pytest.mark.parametrize("minimax", [False, True], ids=["non_saturating", "minimax"])
 
 
-class TinySpace(GANSpace):
-    """Items are vectors; G and D see twice, and H one more than what the other one sees.
+class TinySpace(VectorSpace):
+    """G and D see twice, and H one more than what the other one sees.
 
     G and D do not see the last number, and H gets 1 for it.
     """
 
     def __init__(self):
-        super().__init__(settings=None, image_size=1, seed=0)
-        self.item_shape, self.gan_shape = (ITEM,), (GAN_ITEM,)
+        super().__init__(ITEM, GAN_ITEM)
 
     def _to_gan(self, x):
         return for_d(x)
@@ -44,12 +43,6 @@ class TinySpace(GANSpace):
 
     def _to_hash(self, synthetic):
         return for_h(synthetic)
-
-    def _not_asked_for(self, *_):
-        raise NotImplementedError
-
-    inputs = hash_network = encoder = embed = _not_asked_for
-    describe = pictures = generator = condition = trunk = _not_asked_for
 
 
 def for_d(items):

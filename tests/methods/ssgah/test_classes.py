@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.methods.ssgah.test_hasher import CONFIG, digits, make
-from tests.methods.ssgah.test_stage import numeric_gradient
-from tests.methods.ssgah.tiny_stage import BITS, ITEM, make_batch, make_stage
+from tests.methods.ssgah.tiny_hasher import CONFIG, make
+from tests.methods.ssgah.tiny_stage import BITS, ITEM, make_batch, make_stage, numeric_gradient
 from tfhash.errors import UserError
 from tfhash.methods.ssgah.config import RANKINGS
 from tfhash.networks.hash_layer import HashNetwork
@@ -18,8 +17,6 @@ LABELS = np.eye(3, dtype=np.float32)[[[0, 0, 1, 2, 2], [1, 1, 0, 2, 0]]]
 # An image of two labels, and one of none.
 SEVERAL = np.where(np.arange(5)[:, None] == 3, [1.0, 1.0, 0.0], LABELS).astype(np.float32)
 SEVERAL[1, 4] = 0
-
-__all__ = ["digits"]  # a fixture
 
 
 def batch_with(labels):
@@ -103,7 +100,7 @@ def test_the_labels_of_other_images_change_its_term():
     np.testing.assert_array_equal(one["sr"], other["sr"])
 
 
-def test_it_learns_in_stage_0_and_goes_on_in_the_last_stage(digits, eagerly, tmp_path):
+def test_it_learns_in_stage_0_and_goes_on_in_the_last_stage(real_digits, eagerly, tmp_path):
     config = dataclasses.replace(
         CONFIG, weight_class=1.0, stage0_steps=2, stage0_dir=str(tmp_path / "stage0")
     )
@@ -115,9 +112,9 @@ def test_it_learns_in_stage_0_and_goes_on_in_the_last_stage(digits, eagerly, tmp
         return type(hasher).train_hash(hasher, *arguments, **options)
 
     hasher.train_hash = keep
-    hasher.learn(*digits, Run(tmp_path / "run"))
+    hasher.learn(*real_digits, Run(tmp_path / "run"))
     begun = make(config)
-    begun._build_classes(begun.learning_data(*digits))
+    begun._build_classes(begun.learning_data(*real_digits))
     moved = [begun.networks["classes"], hasher.networks["classes"]]
     weights = [moved[0].get_weights()[0], first[0][0], moved[1].get_weights()[0]]
     assert all(np.abs(a - b).max() > 1e-4 for a, b in zip(weights, weights[1:], strict=False))
@@ -126,14 +123,14 @@ def test_it_learns_in_stage_0_and_goes_on_in_the_last_stage(digits, eagerly, tmp
     assert hasher.variant == "with_classes"
     other = make(dataclasses.replace(config, weight_class=0.5))
     with pytest.raises(UserError, match="`weight_class`: 0.5, but .* was made with 1.0"):
-        other.learn(*digits, Run(tmp_path / "other"))
+        other.learn(*real_digits, Run(tmp_path / "other"))
 
 
-def test_without_it_there_is_no_stream(digits):
+def test_without_it_there_is_no_stream(real_digits):
     hasher = make()
-    hasher._build_classes(hasher.learning_data(*digits))
+    hasher._build_classes(hasher.learning_data(*real_digits))
     assert "classes" not in hasher.networks and hasher.variant is None
-    assert hasher.make_batches(hasher.learning_data(*digits), 1).labels is None
+    assert hasher.make_batches(hasher.learning_data(*real_digits), 1).labels is None
 
 
 @pytest.mark.parametrize(
@@ -143,13 +140,11 @@ def test_the_label_of_a_row_says_so(variant, name):
     assert make(dataclasses.replace(CONFIG, variant=variant, weight_class=0.1)).variant == name
 
 
-def test_triplets_alone_name_no_classes(digits):
-    image_set, parts = digits
-    unnamed = dataclasses.replace(image_set, labels=np.zeros_like(image_set.labels))
+def test_triplets_alone_name_no_classes(real_digits):
     hasher = make(dataclasses.replace(CONFIG, weight_class=1.0))
-    data = dataclasses.replace(hasher.learning_data(*digits), labels=unnamed.labels)
+    data = hasher.learning_data(*real_digits)
     with pytest.raises(UserError, match="`weight_class`: needs labels"):
-        hasher._build_classes(data)
-    listed = dataclasses.replace(data, labels=image_set.labels, listed=np.zeros((1, 3), int))
+        hasher._build_classes(dataclasses.replace(data, labels=np.zeros_like(data.labels)))
+    listed = dataclasses.replace(data, listed=np.zeros((1, 3), int))
     with pytest.raises(UserError, match="`weight_class`: needs labels"):
         hasher._build_classes(listed)

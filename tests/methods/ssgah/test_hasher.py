@@ -11,12 +11,12 @@ import keras
 import numpy as np
 import pytest
 
+from tests.methods.ssgah.tiny_hasher import CONFIG, SETTINGS, make
 from tfhash import methods
 from tfhash.data import sources, splits
 from tfhash.data.learning import LearningData
 from tfhash.errors import UserError
 from tfhash.hashers.deep import Pace
-from tfhash.hashers.deep_settings import DeepSettings
 from tfhash.methods.ssgah import SSGAH, SSGAHConfig
 from tfhash.methods.ssgah.stage import GAN_TERMS, RANKING_TERMS
 from tfhash.networks import backbones
@@ -25,11 +25,6 @@ from tfhash.training.run import Run
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
-SETTINGS = DeepSettings(steps=2, batch_size=12, unlabelled_batch_size=6, checkpoint_every=2)
-CONFIG = SSGAHConfig(
-    gan_steps=2, gan_size=16, gan_width=4, condition_size=4, noise_size=4, hash_learning_rate=0.1
-)
-
 
 @pytest.fixture(scope="module")
 def digits():
@@ -37,10 +32,6 @@ def digits():
     return image_set, splits.make(
         image_set, seed=0, queries_per_class=5, labelled_per_class=10, validation_fraction=0.2
     )
-
-
-def make(config=CONFIG, settings=SETTINGS, bits=12, seed=0, image_size=16):
-    return SSGAH.of(config, settings, code_length=bits, image_size=image_size, seed=seed)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tests.methods.ssgah.tiny_stage import (
     for_h,
     make_batch,
     make_stage,
+    numeric_gradient,
 )
 from tfhash import losses
 from tfhash.errors import UserError
@@ -91,19 +92,6 @@ def test_discriminator_terms_take_the_triplets_in_both_orders():
     np.testing.assert_allclose(terms["generator"], losses.generator_loss(fake), rtol=1e-5)
     accuracy = np.mean(ordered.numpy() > swapped.numpy())
     np.testing.assert_allclose(terms["order_accuracy"], accuracy, rtol=1e-6)
-
-
-def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
-    """A central difference of a function of the terms, in one entry of one variable."""
-    start = variable.numpy()
-    values = []
-    for sign in (1, -1):
-        moved = start.copy()
-        moved[index] += sign * step
-        variable.assign(moved)
-        values.append(float(objective(stage.gradients(batch)[1])))
-    variable.assign(start)
-    return (values[0] - values[1]) / (2 * step)
 
 
 # What stands before L_ssr in what G minimises.

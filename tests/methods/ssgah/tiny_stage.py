@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfhash.hashers.gan_spaces import GANSpace
+from tests.methods.tiny_space import VectorSpace
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.stage import SSGAHStage
 from tfhash.networks.hash_layer import HashNetwork, linear_head
@@ -12,12 +12,11 @@ from tfhash.networks.hash_layer import HashNetwork, linear_head
 BITS, ITEM, GAN_ITEM, CONDITION, NOISE = 4, 6, 5, 3, 2
 
 
-class TinySpace(GANSpace):
-    """Items are vectors: G and D see all but the last number, and H gets 0 for it."""
+class TinySpace(VectorSpace):
+    """G and D see all but the last number, and H gets 0 for it."""
 
     def __init__(self):
-        super().__init__(settings=None, image_size=1, seed=0)
-        self.item_shape, self.gan_shape = (ITEM,), (GAN_ITEM,)
+        super().__init__(ITEM, GAN_ITEM)
 
     def _to_gan(self, x):
         return x[..., :GAN_ITEM]
@@ -27,12 +26,6 @@ class TinySpace(GANSpace):
 
     def _to_hash(self, synthetic):
         return for_h(synthetic)
-
-    def _not_asked_for(self, *_):
-        raise NotImplementedError
-
-    inputs = hash_network = encoder = embed = _not_asked_for
-    describe = pictures = generator = condition = trunk = _not_asked_for
 
 
 def for_h(synthetic):
@@ -132,3 +125,16 @@ def make_batch(groups=2, labelled=5, unlabelled=3):
             rng.normal(size=(groups, labelled + unlabelled, CONDITION + NOISE)), tf.float32
         ),
     }
+
+
+def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
+    """A central difference of a function of the terms, in one entry of one variable."""
+    start = variable.numpy()
+    values = []
+    for sign in (1, -1):
+        moved = start.copy()
+        moved[index] += sign * step
+        variable.assign(moved)
+        values.append(float(objective(stage.gradients(batch)[1])))
+    variable.assign(start)
+    return (values[0] - values[1]) / (2 * step)
