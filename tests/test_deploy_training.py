@@ -183,6 +183,16 @@ def test_the_launcher_ends_all_and_starts_all_again(local, tmp_path, fault, stat
     assert not any(Path(f"/proc/{pid}").exists() for of_worker in pids for pid in of_worker)
 
 
+def test_the_launcher_kills_none_that_has_ended(local, tmp_path):
+    """Its number may be that of another process by then."""
+    told = f'() {{ echo "$@" >> {tmp_path}/killed; builtin kill "$@"; }}'
+    python = 'echo $$ > "pid$index"; if [ "$index" = 2 ]; then sleep 1; exit 2; fi; exec sleep 60'
+    process = local(python, **{"BASH_FUNC_kill%%": told})
+    assert process.wait(timeout=50) == 2
+    pids = [(tmp_path / f"pid{index}").read_text().strip() for index in range(3)]
+    assert (tmp_path / "killed").read_text().split() == ["-KILL", *pids[:2]]
+
+
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
 def test_a_launcher_that_is_stopped_leaves_no_worker(local, tmp_path, signal_number):
     process = local('echo $$ > "pid$index"; exec sleep 60')

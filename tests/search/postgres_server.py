@@ -22,13 +22,14 @@ PROGRAMS = Path(embedded.__file__).parent / "pginstall" / "bin"
 NOBODY = "nobody"  # PostgreSQL does not run as root
 
 
+class Killed(Exception):
+    """A signal ended a program of PostgreSQL, or it ended without a word."""
+
+
 class Server:
     """PostgreSQL in a folder of its own, on a free port of loopback."""
 
     def __init__(self):
-        # No folder of pytest: it takes them from other users whenever a session begins.
-        folder = Path(tempfile.mkdtemp(prefix="tfhash-postgres-"))
-        self.data = folder / "data"
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -37,16 +38,33 @@ class Server:
         if os.geteuid() == 0:
             user = pwd.getpwnam(NOBODY)
             self.options = {"user": user.pw_uid, "group": user.pw_gid}
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        self._run("initdb", "-D", self.data, "-U", "tests", "-A", "trust", "--no-sync")
+        for tries_left in (2, 1, 0):
+            self.data = self._new_folder() / "data"
+            try:
+                self._run("initdb", "-D", self.data, "-U", "tests", "-A", "trust", "--no-sync")
+                break
+            except Killed:  # it was seen once, by whom is not known; initdb begins only once
+                shutil.rmtree(self.data.parent)
+                if not tries_left:
+                    raise
         self.start()
+
+    def _new_folder(self):
+        # None of pytest: it takes its folders from other users whenever a session begins.
+        folder = Path(tempfile.mkdtemp(prefix="tfhash-postgres-"))
+        if self.options:
+            os.chown(folder, self.options["user"], self.options["group"])
+        return folder
 
     def _run(self, program, *arguments):
         command = [PROGRAMS / program, *arguments]
         done = subprocess.run(
             command, **self.options, cwd="/", capture_output=True, text=True, timeout=120
         )
-        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        if done.returncode < 0 or (done.returncode and not said):
+            raise Killed(f"{program} ended with {done.returncode}: {said}")
+        assert done.returncode == 0, said
 
     def start(self):
         own = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= "

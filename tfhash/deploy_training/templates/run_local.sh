@@ -9,7 +9,6 @@
 set -u
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 workers=%%workers port=${PORT:-%%port} restarts=${RESTARTS:-%%restarts} python=${PYTHON:-python}
-pids=()
 
 addresses=
 for ((i = 0; i < workers; i++)); do
@@ -24,9 +23,9 @@ start() { # INDEX FLAG ...
 }
 
 end_all() { # a checkpoint is written in one move, so that nothing is lost
-  ((${#pids[@]})) && kill -KILL "${pids[@]}"
+  # Only those that run: the number of one that has ended may be that of a stranger by now.
+  kill -KILL $(jobs -rp)
   wait
-  pids=()
 } 2>/dev/null
 
 trap 'end_all; exit 130' INT
@@ -34,7 +33,6 @@ trap 'end_all; exit 143' TERM
 for ((try = 0; ; try++)); do
   for ((i = 0; i < workers; i++)); do
     if ((i == 0)); then start "$i" "$@" & else start "$i" "$@" >/dev/null & fi
-    pids+=($!)
   done
   status=0
   for ((i = 0; i < workers && status == 0; i++)); do
