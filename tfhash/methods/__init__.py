@@ -5,6 +5,7 @@ A long method is a folder, whose __init__ offers its Hasher.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 
@@ -17,6 +18,7 @@ def names() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+@functools.cache
 def get(name: str) -> type[Hasher]:
     """The Hasher of a method's module. UserError for an unknown name."""
     if name not in names():
