@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -29,6 +30,7 @@ def build(
     image_size: int,
     megapixels: int = image_ops.MEGAPIXELS,
     fingerprint_digits: str = "",
+    inlined: bool = False,
 ) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
     """The functions behind the signatures, by name, in the order of INPUTS.
 
@@ -41,6 +43,7 @@ def build(
     has valid False and all zeros, and the others are as they would be without it.
     fingerprint_digits: what each function answers in every row of `fingerprint` string [n], a row
     an image, so that a server can merge and part batches; "": there is no such output.
+    inlined: as of `build_decoders`.
     """
 
     def answer(images: tf.Tensor, valid: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
@@ -72,7 +75,7 @@ def build(
         decoded = decoders["decode_bytes_partial"](image_bytes)
         return {**answer(decoded["images"], decoded["valid"]), "valid": decoded["valid"]}
 
-    decoders = build_decoders(image_size, megapixels)
+    decoders = build_decoders(image_size, megapixels, inlined)
 
     return {
         "encode_images": encode_images,
@@ -82,18 +85,16 @@ def build(
 
 
 def build_decoders(
-    image_size: int, megapixels: int = image_ops.MEGAPIXELS
+    image_size: int, megapixels: int = image_ops.MEGAPIXELS, inlined: bool = False
 ) -> dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]]:
     """What stands before the encoder where files are encoded, by name: files in, pixels out.
 
     image_bytes string [n] to `images` uint8 [n, image_size, image_size, 3]. `decode_bytes` raises
     InvalidArgumentError for a file that cannot be decoded; `decode_bytes_partial` answers `valid`
-    bool [n] too, and zeros for such a file. megapixels: the limit of `images.decode`.
+    bool [n] too, and zeros for such a file. megapixels: the limit of `images.decode`. inlined: they
+    hold the operations of `images.decode` themselves, and not a call of one function of them.
     """
-
-    def decode(one: tf.Tensor) -> tf.Tensor:
-        image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
-        return tf.ensure_shape(image, [image_size, image_size, 3])
+    decode = (_decode if inlined else _decode_once_traced)(image_size, megapixels)
 
     def decode_bytes(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         images = tf.map_fn(
@@ -111,6 +112,26 @@ def build_decoders(
     return {"decode_bytes": decode_bytes, "decode_bytes_partial": decode_bytes_partial}
 
 
+def _decode(image_size: int, megapixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """From a file, scalar string, to its pixels, uint8 [image_size, image_size, 3]."""
+
+    def decode(one: tf.Tensor) -> tf.Tensor:
+        image = image_ops.resize(image_ops.decode(one, megapixels), image_size)
+        return tf.ensure_shape(image, [image_size, image_size, 3])
+
+    return decode
+
+
+@functools.cache
+def _decode_once_traced(image_size: int, megapixels: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The same: an export has it seven times, and to trace it takes a third of a second."""
+    return tf.function(
+        _decode(image_size, megapixels),
+        input_signature=[tf.TensorSpec([], tf.string)],
+        autograph=False,
+    )
+
+
 def fingerprint_of(
     encoder: keras.Model,
     code_length: int,
@@ -123,7 +144,8 @@ def fingerprint_of(
     """
     name = "encode_bytes"
     encode = tf.function(
-        build(encoder, code_length, image_size, megapixels)[name],
+        # Inlined, as in exports from before there was a choice: theirs stay what they are.
+        build(encoder, code_length, image_size, megapixels, inlined=True)[name],
         input_signature=[INPUTS[name]],
         autograph=False,
     )
