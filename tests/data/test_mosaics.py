@@ -163,6 +163,7 @@ def test_the_table_is_counted_in_the_real_lists():
     assert mosaics.LISTED_SIZES == (*((sizes == s).sum() for s in (1, 2, 3)), (sizes >= 4).sum())
 
 
+@pytest.mark.long  # label sets, tiles and their order have shorter tests
 @pytest.mark.skipif(not TFDS_DIR.is_dir(), reason="../shared/data/tfds is not here")
 def test_all_60000_are_those_of_everybody(label_sets):
     """Of that copy of CIFAR-10, which went through JPEG; that of TFDS itself has other pixels."""

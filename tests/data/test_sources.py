@@ -100,6 +100,7 @@ def test_digits_are_the_real_ones():
     assert sources.load("digits").images.shape == (1797, 16, 16, 3)
 
 
+@pytest.mark.long  # all 60,000 are read; ids of any data set of TFDS have a test of their own
 @pytest.mark.skipif(not TFDS_DIR.is_dir(), reason="../shared/data/tfds is not here")
 def test_cifar10_stands_in_the_order_of_its_ids():
     """Read through another path: one record, found again under its id with its label."""

@@ -22,7 +22,7 @@ from tfhash import train
 from tfhash.benchmark import __main__ as benchmark
 
 TINY = """
---steps=60 --checkpoint_every=2 --batch_size=6 --unlabelled_batch_size=0 --mixed_bfloat16
+--steps=40 --checkpoint_every=2 --batch_size=6 --unlabelled_batch_size=0 --mixed_bfloat16
 --ssgah.variant=baseline --ssgah.hidden_units=8
 """.split()
 
@@ -138,9 +138,9 @@ def test_the_same_command_skips_what_is_done_and_goes_on(ended):
     assert not (ended.out / BROKEN / "error.txt").exists()
     log = (ended.out / KILLED / "log.txt").read_text()
     killed, again = log.split("python -m tfhash.train ")[1:]
-    assert "stage 1 of 1 (hash network): 60 updates\n" in killed
-    assert "stage 1 of 1 (hash network): 60 updates, from step " in again
-    assert "60 updates\n" not in again
+    assert "stage 1 of 1 (hash network): 40 updates\n" in killed
+    assert "stage 1 of 1 (hash network): 40 updates, from step " in again
+    assert "40 updates\n" not in again
 
 
 def test_ctrl_c_stops_the_worker_and_says_how_to_go_on(ended):

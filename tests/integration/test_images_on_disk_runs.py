@@ -91,7 +91,13 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("values", CASES.values(), ids=CASES)
+# "graph" learns from pixels too.
+LONG = {"dpsh": pytest.mark.long}
+
+
+@pytest.mark.parametrize(
+    "values", [pytest.param(CASES[case], id=case, marks=LONG.get(case, ())) for case in CASES]
+)
 def test_codes_and_losses_are_the_same_both_ways(tmp_path, photos, weights, values):
     if "backbone" in values.get("features", "") or "dpsh.space" in values:
         values = values | {"weights": weights}
