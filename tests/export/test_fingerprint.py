@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from tfhash.data import images as image_ops
-from tfhash.export import signatures
+from tfhash.export import fingerprint, signatures
 
 SIZE, CODE_LENGTH = 16, 13
 
@@ -58,7 +58,7 @@ def test_another_process_finds_the_same(encoder, tmp_path):
     script = f"""
 import keras, numpy as np, tensorflow as tf
 from tests.export.conftest import tiny_encoder
-from tfhash.export import signatures
+from tfhash.export import fingerprint, signatures
 for i in range(12):
     keras.Sequential([keras.Input([4, 4, 3]), keras.layers.Conv2D(2, 3)])
     tf.function(lambda x: tf.map_fn(tf.abs, x)).get_concrete_function(tf.zeros([i]))
@@ -124,3 +124,15 @@ def test_another_network_of_the_same_weights_is_seen(tiny):
     ]
     assert len(set(found)) == len(found)
     assert of(layer.ReLU()) == found[2]
+
+
+def test_it_is_that_of_exports_from_before_what_decodes_was_a_function_of_its_own(encoder):
+    digits = {}
+    for inlined in (True, False):
+        function = tf.function(
+            signatures.build(encoder, CODE_LENGTH, SIZE, inlined=inlined)["encode_bytes"],
+            input_signature=[signatures.INPUTS["encode_bytes"]],
+            autograph=False,
+        )
+        digits[inlined] = fingerprint.of(function.get_concrete_function())
+    assert digits_of(encoder) == digits[True] != digits[False]

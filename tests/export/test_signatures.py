@@ -194,3 +194,23 @@ def test_packing_in_the_graph_is_numpy_packbits(code_length):
         signatures.pack, input_signature=[tf.TensorSpec([None, code_length], tf.uint8)]
     )
     np.testing.assert_array_equal(pack(bits), np.packbits(bits, axis=-1))
+
+
+def test_what_decodes_is_traced_once_for_all_signatures(encoder):
+    """A limit of its own, for which no other test has asked."""
+    for _ in range(2):
+        built = signatures.build(encoder, CODE_LENGTH, SIZE, megapixels=3)
+        decoders = signatures.build_decoders(SIZE, megapixels=3)
+        for functions in (built, decoders):
+            for name, function in functions.items():
+                spec = tf.TensorSpec(None, tf.uint8 if name == "encode_images" else tf.string)
+                tf.function(function, input_signature=[spec]).get_concrete_function()
+    assert signatures._decode_once_traced(SIZE, 3).experimental_get_tracing_count() == 1
+    assert signatures._decode_once_traced(SIZE, 3) is not signatures._decode_once_traced(SIZE, 4)
+
+
+def test_the_limit_in_what_is_traced_once_is_that_of_the_call():
+    many = png(np.zeros([1500, 1000, 3], np.uint8))
+    for megapixels in (1, 2, 1):
+        decode = signatures.build_decoders(SIZE, megapixels)["decode_bytes_partial"]
+        assert tf.function(decode)(tf.constant([many]))["valid"].numpy() == [megapixels == 2]
