@@ -118,6 +118,13 @@ def test_a_broken_link_out_of_the_pages_is_a_warning(hooks, caplog):
     assert ["../result.md" in record.getMessage() for record in caplog.records] == [True]
 
 
+@pytest.mark.parametrize("page", ["README.md", "results.md", "CONTRIBUTING.md"])
+def test_links_of_pages_beside_docs_lead_to_files(page):
+    text = (REPOSITORY / page).read_text("utf-8")
+    links = {link for link in re.findall(r"\]\(([^)\s#]+)", text) if ":" not in link}
+    assert links and [link for link in links if not (REPOSITORY / link).exists()] == []
+
+
 def test_citation_and_setup_tell_the_same():
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text("utf-8"))
     setup = configparser.ConfigParser()

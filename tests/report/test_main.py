@@ -232,7 +232,14 @@ def runs_folder(tmp_path):
 
 
 def test_the_command_writes_page_csv_json_and_figures(runs_folder):
-    (runs_folder / "notes.md").write_text("What we found.")
+    (runs_folder / "notes.md").write_text(
+        "What [we](docs/we.md#us) found, ![here](p/q.png). [Web](https://a.b/c.md), [root](/d), "
+        "[below](#end), [mail](mailto:a@b.c)."
+    )
+    notes = (
+        "What [we](we.md#us) found, ![here](../p/q.png). [Web](https://a.b/c.md), [root](/d), "
+        "[below](#end), [mail](mailto:a@b.c)."
+    )
     arguments = ["runs", "--output=docs/page.md", "--notes=notes.md"]
     arguments += ["--csv=docs/rows.csv", "--json=rows.json", "--figures_dir=figures"]
     result = tfhash_report(runs_folder, *arguments)
@@ -247,7 +254,7 @@ def test_the_command_writes_page_csv_json_and_figures(runs_folder):
     sections = results.sections(results.read_runs([runs_folder / "runs"]))
     command = " ".join(["python -m tfhash.report", *arguments])
     page = (runs_folder / "docs" / "page.md").read_text()
-    assert page == results_page.render(sections, command, "What we found.")
+    assert page == results_page.render(sections, command, notes)
     with (runs_folder / "docs" / "rows.csv").open(newline="") as file:
         assert [row["bits"] for row in csv.DictReader(file)] == ["12", "24"]
     assert [row["bits"] for row in json.loads((runs_folder / "rows.json").read_text())] == [12, 24]

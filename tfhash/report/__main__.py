@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 import sys
 import tempfile
@@ -17,6 +19,8 @@ from tfhash.names import encoded, shown
 from tfhash.report import page, paired, records, rows
 
 NAME = "tfhash.report"
+# A link of Markdown to a file beside: no scheme, anchor or path from the root.
+_LINK = re.compile(r"(?<=\]\()(?![a-zA-Z][a-zA-Z0-9+.-]*:|[#/])[^)\s#]+")
 
 
 def main(argv: list[str]) -> int:
@@ -37,6 +41,7 @@ def _write_report(directories: Sequence[str]) -> None:
         notes = Path(given.notes).read_text(encoding="utf-8") if given.notes else ""
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--notes={given.notes}: {error}") from error
+    notes = _with_links_from(Path(given.output).parent, notes, Path(given.notes or "").parent)
     command = shlex.join(["python", "-m", NAME, *sys.argv[1:]])
     flat = records.records(sections)
     if given.against:
@@ -58,6 +63,15 @@ def _write_report(directories: Sequence[str]) -> None:
         print("\n".join(f"wrote {shown(path)}" for path in paths) or "no figure: nothing to draw")
 
 
+def _with_links_from(folder: Path, notes: str, own_folder: Path) -> str:
+    """Notes that stood in own_folder, with links that lead to the same files from the other."""
+
+    def moved(link: re.Match[str]) -> str:
+        return Path(os.path.relpath(own_folder / link[0], folder)).as_posix()
+
+    return _LINK.sub(moved, notes)
+
+
 def _write(flag: str, path: str, text: str) -> None:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +83,7 @@ def _write(flag: str, path: str, text: str) -> None:
 
 def define_flags() -> None:
     define_path("output", "results.md", "Markdown file to write")
-    define_path("notes", None, "Markdown file whose text goes below the header")
+    define_path("notes", None, "Markdown file whose text, and links, go below the header")
     flags.DEFINE_string(
         "against",
         None,
