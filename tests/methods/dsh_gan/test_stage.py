@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.numeric import numeric_gradient
 from tests.methods.tiny_space import VectorSpace
 from tfhash.methods.dsh_gan.config import DSHGANConfig
 from tfhash.methods.dsh_gan.stage import HashStage, SemiSupervisedGAN, accuracy, choose
@@ -332,19 +333,6 @@ def test_which_images_are_real_changes_with_the_step():
     np.testing.assert_array_equal(stage._replaced(many), first)
     stage.train_step(batch)
     assert stage._replaced(many).numpy().tolist() != first.tolist()
-
-
-def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
-    """A central difference of a function of the terms, in one entry of one variable."""
-    start = variable.numpy()
-    values = []
-    for sign in (1, -1):
-        moved = start.copy()
-        moved[index] += sign * step
-        variable.assign(moved)
-        values.append(float(objective(stage.forward(batch))))
-    variable.assign(start)
-    return (values[0] - values[1]) / (2 * step)
 
 
 def assert_descends(stage, batch, optimizer, objective):

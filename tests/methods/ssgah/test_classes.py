@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.numeric import numeric_gradient
 from tests.methods.ssgah.tiny_hasher import CONFIG, make
-from tests.methods.ssgah.tiny_stage import BITS, ITEM, make_batch, make_stage, numeric_gradient
+from tests.methods.ssgah.tiny_stage import BITS, ITEM, make_batch, make_stage
 from tfhash.errors import UserError
 from tfhash.methods.ssgah.config import RANKINGS
 from tfhash.networks.hash_layer import HashNetwork

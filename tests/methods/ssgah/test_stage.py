@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.numeric import numeric_gradient
 from tests.methods.ssgah.tiny_stage import (
     BITS,
     CONDITION,
@@ -12,7 +13,6 @@ from tests.methods.ssgah.tiny_stage import (
     for_h,
     make_batch,
     make_stage,
-    numeric_gradient,
 )
 from tfhash import losses
 from tfhash.errors import UserError

@@ -125,16 +125,3 @@ def make_batch(groups=2, labelled=5, unlabelled=3):
             rng.normal(size=(groups, labelled + unlabelled, CONDITION + NOISE)), tf.float32
         ),
     }
-
-
-def numeric_gradient(stage, batch, objective, variable, index, step=1e-2):
-    """A central difference of a function of the terms, in one entry of one variable."""
-    start = variable.numpy()
-    values = []
-    for sign in (1, -1):
-        moved = start.copy()
-        moved[index] += sign * step
-        variable.assign(moved)
-        values.append(float(objective(stage.gradients(batch)[1])))
-    variable.assign(start)
-    return (values[0] - values[1]) / (2 * step)
