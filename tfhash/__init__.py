@@ -8,6 +8,7 @@
     hasher.save("mine"); hasher = tfhash.load("mine")
     tfhash.evaluate(query_codes, database_codes, query_labels, database_labels, code_length=48)
     tfhash.export_saved_model(hasher, "mine/export")
+    index = tfhash.Index(codes, ids=paths, code_length=48); index.search(query_codes, k=10)
 
 Each method of tfhash.methods is a class here. Names are looked up when they are first used, so
 that `import tfhash` costs no TensorFlow.

@@ -131,11 +131,14 @@ def main(argv: list[str]) -> int:
     try:
         metrics = run(given, Run(directory, writes), command_line(sys.argv[1:]))
     except NonFiniteError as error:
-        mains.print_error(
-            NAME,
-            f"{error}; the last good checkpoint is kept in {directory}/checkpoints. "
-            "A lower learning rate may help, in another --model_dir",
+        kept = error.checkpoints
+        others = " and ".join(f"`{name}`" for name in dict.fromkeys(("model_dir", kept.setting)))
+        line = (
+            f"{error}; the last good checkpoint is kept in {kept.directory}. "
+            f"A lower learning rate may help, in another {others}"
         )
+        method = given.experiment.method
+        mains.print_error(NAME, config_flags.in_flags(line, given.values, method))
         return 1
     if writes:
         mains.print_table(metrics)

@@ -205,12 +205,20 @@ def test_cells_that_share_a_first_stage_do_not_run_at_a_time():
     lsh, *gans = cells("lsh", "ssgah", seeds=(1,), **{"ssgah.stage1_dir": ["a", "b"]})
     (plain,) = cells("ssgah", seeds=(2,))
     a, b = gans
-    assert [cell.claimed for cell in (lsh, a, b, plain)] == [None, "a", "b", None]
+    assert [set(cell.claimed) for cell in (lsh, a, b, plain)] == [set(), {"a"}, {"b"}, set()]
     assert workers.first_free([a, b], []) == a
     assert workers.first_free([a, b, lsh], [a]) == b
     assert workers.first_free([a], [a, None]) is None
     assert workers.first_free([lsh, a], [plain, a]) == lsh
     assert workers.first_free([], [a]) is None
+
+
+def test_nor_do_cells_that_share_a_stage_0():
+    folders = {"ssgah.stage0_dir": ["a"], "ssgah.stage1_dir": ["b", "c"]}
+    one, other = cells("ssgah", seeds=(1,), **folders)
+    assert (set(one.claimed), set(other.claimed)) == ({"a", "b"}, {"a", "c"})
+    assert workers.first_free([other], [one]) is None
+    assert workers.first_free([other], []) == other
 
 
 def test_a_dry_run_only_prints_the_commands(command, tmp_path):

@@ -211,7 +211,7 @@ def test_the_lines_are_found():
     of_train = [line.arguments for line in readme if line.name == train.NAME]
     of_photos = ["--flagfile=configs/photos.flags", "--data_dir=photos", "--model_dir=runs/photos"]
     assert ["--flagfile=flags.txt"] in of_train and of_photos in of_train
-    of_folder = ["--flagfile=configs/ssgah.flags", "--dataset=folder", "--data_dir=photos"]
+    of_folder = ["--flagfile=configs/photos.flags", "--data_dir=photos"]
     assert Line(train.NAME, of_folder) in LINES[REPOSITORY / "docs" / "own-data.md"]
     assert sum(line.needs_data for lines in LINES.values() for line in lines) >= 2
 

@@ -136,6 +136,22 @@ def test_fit_with_a_run_folder_goes_on_bit_for_bit(digits, tmp_path, capsys):
     assert list((tmp_path / "whole" / "logs" / "hash").iterdir())
 
 
+class Stop(keras.callbacks.Callback):
+    """Ends a stage after its first epoch, as EarlyStopping does."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_a_callback_may_end_a_stage(digits):
+    """Two epochs of stage 1 and three of stage 2, the last one shorter; of each one is left."""
+    settings = SMALL | {"steps": 5, "checkpoint_every": 2}
+    hasher = tfhash.SSGAH(**settings).fit(*digits, callbacks=[Stop()])
+    assert {stage: len(terms["kl"]) for stage, terms in hasher.history.items()} == {
+        "gan": 1, "hash": 1
+    }  # fmt: skip
+
+
 def test_a_run_folder_of_other_settings_or_images_is_refused(digits, tmp_path):
     images, labels = digits
     tfhash.ITQ(code_length=8).fit(images, run_dir=tmp_path)

@@ -130,6 +130,20 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(command, tmp_path)
     assert ended.status == 1
     last = ended.errors.strip().splitlines()[-1]
     assert "nan" in last.lower() or "inf" in last.lower()
+    assert f"is kept in {tmp_path}/checkpoints. " in last
+    assert last.endswith("may help, in another --model_dir")
     assert "Traceback" not in ended.errors
     (kept,) = (tmp_path / "checkpoints").glob("hash-*.weights.h5")
     assert all(np.isfinite(a).all() for a in arrays(kept).values())
+
+
+def test_nan_in_a_kept_stage_names_its_folder(command, tmp_path):
+    """With another rate neither the run's folder nor that of the stage would be taken."""
+    kept = tmp_path / "stage0"
+    ended = command(train, *flags(tmp_path / "run"), "--ssgah.variant=baseline",
+                    "--ssgah.stage0_steps=8", f"--ssgah.stage0_dir={kept}",
+                    "--ssgah.hash_optimizer=sgd", "--ssgah.stage0_learning_rate=1e38")  # fmt: skip
+    assert ended.status == 1
+    last = ended.errors.strip().splitlines()[-1]
+    assert f"is kept in {kept}. " in last
+    assert last.endswith("may help, in another --model_dir and --ssgah.stage0_dir")

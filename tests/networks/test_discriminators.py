@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfhash.errors import UserError
 from tfhash.networks import discriminators
+from tfhash.networks.dropout import drop
 
 WIDTH, FEATURES, TRIPLETS = 4, 9, 6
 
@@ -162,7 +163,7 @@ def test_source_and_class_are_of_one_dropped_trunk():
     """A hidden unit that is dropped is dropped for both: then each is linear in what is left."""
     network, items = build_source_class("features", dropout=0.5), make_items("features")[0]
     network(items)
-    hidden = discriminators.drop(network.trunk(items), 0.5, [1, 2])
+    hidden = drop(network.trunk(items), 0.5, [1, 2])
     assert (hidden.numpy() == 0).any() and (hidden.numpy() != 0).any()
     source, classes = network(items, dropout_seed=[1, 2])
     np.testing.assert_allclose(source, (hidden @ network.source.kernel.value)[:, 0], atol=1e-6)

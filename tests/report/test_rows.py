@@ -8,9 +8,12 @@ import json
 
 import pytest
 
+from tfhash import methods
 from tfhash.errors import UserError
 from tfhash.report import records
 from tfhash.report import rows as results
+from tfhash.runs.experiment_settings import Experiment
+from tfhash.settings import fields_of
 
 PROTOCOL = "per_class(queries=100, labelled=500, validation=0.1)"
 
@@ -93,12 +96,21 @@ def test_fewer_labels_come_before_more():
 
 @pytest.mark.parametrize(
     "flag",
-    ["seed", "split_seed", "ssgah.stage1_dir", "cache_dir", "data_dir", "features_file", "name"],
+    ["seed", "split_seed", "ssgah.stage0_dir", "ssgah.stage1_dir", "cache_dir", "data_dir", "name"],
 )
 def test_seeds_and_places_do_not_split_an_experiment(flag):
     runs = [cifar10_run(seed=seed, flags={flag: seed, "margin": 1}) for seed in (0, 1)]
     section = only_section(*runs)
     assert [len(result.runs) for result in section.results] == [2]
+
+
+@pytest.mark.parametrize("name", methods.names())
+def test_what_decides_nothing_does_not_split_an_experiment(name):
+    """What `settings` says of the flags of each method; that of seeds stands above."""
+    method = methods.get(name)
+    for kind in (Experiment, method.Settings, method.Config):
+        silent = {n for n, field in fields_of(kind).items() if not field.metadata["decides"]}
+        assert silent <= results._NOT_DECISIVE
 
 
 def test_runs_older_than_a_flag_were_judged_by_its_default():

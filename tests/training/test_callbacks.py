@@ -17,7 +17,7 @@ from tfhash.training.callbacks import (
     StopOnNonFinite,
     duration,
 )
-from tfhash.training.checkpoints import NonFiniteError
+from tfhash.training.checkpoints import Checkpoints, NonFiniteError
 
 
 class StageStandIn:
@@ -41,8 +41,11 @@ class RecordingCheckpoints:
         self.saved.append((model, step, seconds))
 
 
+KEPT = Checkpoints(None, "hash")
+
+
 def test_finite_terms_pass():
-    stop = StopOnNonFinite()
+    stop = StopOnNonFinite(KEPT)
     stop.set_model(StageStandIn(7))
     assert stop.on_train_batch_end(0, {"sr": 0.0, "ar": -1e30}) is None
     assert stop.on_train_batch_end(1, None) is None
@@ -50,10 +53,11 @@ def test_finite_terms_pass():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, np.float32("nan")])
 def test_a_term_that_is_not_finite_stops_the_training(value):
-    stop = StopOnNonFinite()
+    stop = StopOnNonFinite(KEPT)
     stop.set_model(StageStandIn(7))
-    with pytest.raises(NonFiniteError, match=rf"ar is {value} after step 7"):
+    with pytest.raises(NonFiniteError, match=rf"ar is {value} after step 7") as error:
         stop.on_train_batch_end(0, {"sr": 0.0, "ar": value})
+    assert error.value.checkpoints is KEPT
 
 
 def test_a_checkpoint_has_the_step_and_the_seconds_of_training(monkeypatch):

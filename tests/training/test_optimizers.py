@@ -92,6 +92,23 @@ def test_a_trunk_waits_for_its_first_step(kind):
     assert heads == sorted(heads, reverse=True) and heads[0] < 1
 
 
+def test_the_steps_of_a_trunk_that_waited_are_those_of_one_that_begins_then():
+    """Adam corrects its means for the steps that they are of: here 60, and the trunk's own."""
+    gradients = np.random.default_rng(0).normal(size=80).astype(np.float32)
+    first = 60
+    optimizer, trunk, head = slow("adamw", 0.5, 0.25, first_step=first)
+    plain = keras.Variable(np.ones(1, np.float32))
+    alone = keras.optimizers.AdamW(0.1 * 0.25, weight_decay=0.5)
+    alone.build([plain])
+    for number, gradient in enumerate(gradients):
+        both = [tf.fill([1], gradient), tf.ones(1)]  # as a stage gives them
+        optimizer.apply(optimizer.of_those_that_move(both, [trunk, head]), [trunk, head])
+        of_trunk = float(trunk.numpy()[0])
+        if number >= first:
+            (of_plain,) = step(alone, plain, gradient=gradient)
+            assert of_trunk == pytest.approx(of_plain, rel=1e-4)
+
+
 def test_in_the_order_of_variables_nothing_lies():
     trunk, head = (keras.Variable(np.ones(1, np.float32)) for _ in range(2))
     slow_trunk = SlowTrunk([trunk], 0.25)

@@ -42,9 +42,10 @@ class Cell:
         return tuple(self.given.experiment.loading.items())
 
     @property
-    def claimed(self) -> str | None:
-        """A folder that one process at a time may fill: that of a first stage which is kept."""
-        return getattr(self.given.config, "stage1_dir", None)
+    def claimed(self) -> frozenset[str]:
+        """Folders that one process at a time may fill: those of first stages which are kept."""
+        folders = (getattr(self.given.config, f"stage{n}_dir", None) for n in (0, 1))
+        return frozenset(folder for folder in folders if folder)
 
     def finished(self) -> dict[str, Any] | None:
         """The metrics.json that this cell's flags led to; None where it is still to be made."""

@@ -80,8 +80,8 @@ def run(cells: Sequence[Cell], count: int) -> Generator[tuple[Cell, Outcome, flo
 
 def first_free(waiting: Sequence[Cell], busy: Sequence[Cell | None]) -> Cell | None:
     """The first cell that needs no folder which one of the busy ones may be filling."""
-    claimed = {cell.claimed for cell in busy if cell and cell.claimed}
-    return next((cell for cell in waiting if cell.claimed not in claimed), None)
+    claimed = frozenset[str]().union(*(cell.claimed for cell in busy if cell))
+    return next((cell for cell in waiting if claimed.isdisjoint(cell.claimed)), None)
 
 
 class Worker:

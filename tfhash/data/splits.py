@@ -77,7 +77,10 @@ class RetrievalSplits:
 
 
 def learnable(splits: RetrievalSplits) -> np.ndarray:
-    """The positions of all images that a method may learn from."""
+    """The positions of all images but queries.
+
+    Batches hold none of the validation part; statistics, e.g. the means of features, are of it too.
+    """
     return np.concatenate([splits.labelled, splits.validation, splits.unlabelled])
 
 

@@ -197,7 +197,8 @@ class Hasher(abc.ABC):
         images, unlabelled: uint8 [n, H, W, 3], RGB, or paths of JPEG and PNG files. labels: integer
         [n], -1 where there is none, or multi-hot [n, C], a row of 0 where there is none; None: all
         images are unlabelled. validation: images and their labels, which are not learned from but
-        watched. callbacks: of Keras, for each stage of a deep method. run_dir: the folder that
+        watched. callbacks: of Keras, for each stage of a deep method; one that stops training ends
+        its stage, with which the same call goes on in a run_dir. run_dir: the folder that
         keeps checkpoints and logs, so that the same call goes on after an interruption; without
         it nothing is written. No other process may work there meanwhile.
 

@@ -190,17 +190,19 @@ class HashNetworkHasher(Hasher):
         self.start_scores(data)
         return data
 
-    def start_scores(self, data: LearningData) -> None:
+    def start_scores(self, data: LearningData, network: HashNetwork | None = None) -> None:
         """Centres the scores that H starts with, where `centred_start` asks for it.
 
         To be called before anything is made of H. A checkpoint that is restored goes before.
+        network: another one in the place of H.
         """
+        network = network or self.hash_network
         if self.config.centred_start:
             images = data.splits.labelled
             if not len(images):  # triplets alone: their images, but no query
                 images = learnable(data.splits)[: 4 * _BATCH]
-            bias = self.hash_network.hash_layer.bias
-            bias.assign(bias - self.scores_of(data, images).mean(axis=0))
+            bias = network.hash_layer.bias
+            bias.assign(bias - self.scores_of(data, images, network).mean(axis=0))
 
     def make_stage(self, data: LearningData) -> Stage:
         """The stage in which H learns, not compiled; called under the strategy's scope."""
@@ -309,40 +311,54 @@ class HashNetworkHasher(Hasher):
                 initial_epoch=first,
                 epochs=first + count,
                 steps_per_epoch=per_epoch,
-                callbacks=[StopOnNonFinite(), log, *self.callbacks, save, *shown],
+                callbacks=[StopOnNonFinite(checkpoints), log, *self.callbacks, save, *shown],
                 shuffle=False,
                 verbose=0,
             )
             history = self.history.setdefault(checkpoints.stage, {})
             for term, values in logged.history.items():
                 history.setdefault(term, []).extend(values)
+            if stage.stop_training:  # one of the user's callbacks asked for it
+                break
             done += count * per_epoch
         return save.seconds
 
-    def validate(self, data: LearningData) -> dict[str, float]:
-        """The mAPs of the validation part, as `evaluation.validation` has them."""
+    def validate(self, data: LearningData, network: HashNetwork | None = None) -> dict[str, float]:
+        """The mAPs of the validation part, as `evaluation.validation` has them.
+
+        network: another one in the place of H.
+        """
+        network = network or self.hash_network
         validation, labelled = data.splits.validation, data.splits.labelled
         if not len(validation):
             return {}
         return validation_maps(
-            self._codes_of(data, validation),
-            self._codes_of(data, labelled),
+            self._codes_of(data, validation, network),
+            self._codes_of(data, labelled, network),
             data.labels[validation],
             data.labels[labelled],
-            self.code_length,
+            network.code_length,
         )
 
-    def scores_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
-        """What the sigmoid of H is taken of, of items as they are: float32 [n, k]."""
+    def scores_of(
+        self, data: LearningData, positions: np.ndarray, network: HashNetwork | None = None
+    ) -> np.ndarray:
+        """What the sigmoid of H, or of another network, is taken of, of items as they are.
+
+        float32 [n, k].
+        """
+        network = network or self.hash_network
         batches = np.split(positions, range(_BATCH, len(positions), _BATCH))
-        scores = [self.hash_network.scores(data.inputs[batch, 0]) for batch in batches]
+        scores = [network.scores(data.inputs[batch, 0]) for batch in batches]
         return np.concatenate([keras.ops.convert_to_numpy(of_batch) for of_batch in scores])
 
-    def _codes_of(self, data: LearningData, positions: np.ndarray) -> np.ndarray:
+    def _codes_of(
+        self, data: LearningData, positions: np.ndarray, network: HashNetwork
+    ) -> np.ndarray:
         """Packed codes of items of the data as they are, without augmentation."""
         packed = []
         for start in range(0, len(positions), _AT_ONCE * _BATCH):
             items = data.inputs[positions[start : start + _AT_ONCE * _BATCH], 0]
-            activations = self.hash_network.predict(items, batch_size=_BATCH, verbose=0)
+            activations = network.predict(items, batch_size=_BATCH, verbose=0)
             packed.append(codes.pack(codes.binarize(activations)))
         return np.concatenate(packed)

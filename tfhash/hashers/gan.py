@@ -25,6 +25,7 @@ from tfhash.hashers.gan_spaces import GANSpace
 from tfhash.hashers.kept_stages import kept_checkpoints, kept_seconds
 from tfhash.networks.features import weights_digest
 from tfhash.networks.generators import IMAGE_SIZES
+from tfhash.networks.hash_layer import HashNetwork
 from tfhash.settings import setting
 from tfhash.training.callbacks import LogToTensorBoard
 from tfhash.training.checkpoints import Checkpoints
@@ -156,17 +157,18 @@ class GANHasher(HashNetworkHasher):
         return bool(self.config.stage0_steps) + self.has_gan + 1
 
     def train_alone(
-        self, stage: Stage, data: LearningData, run: Run, bits: int | None = None
+        self, stage: Stage, data: LearningData, run: Run, network: HashNetwork | None = None
     ) -> dict[str, float]:
         """Stage 0, H on labelled images alone, or what an earlier run left of it; its seconds.
 
-        stage: not compiled. bits: those of H in it, by default code_length.
+        stage: not compiled. network: the one that learns in it, by default H.
         """
         steps = self.config.stage0_steps
-        log = LogToTensorBoard(run.logs("alone"), lambda: self.validate(data))
+        network = network or self.hash_network
+        log = LogToTensorBoard(run.logs("alone"), lambda: self.validate(data, network))
         title = f"stage 1 of {self.stages()} (hash network alone)"
         batches = dataclasses.replace(self.make_batches(data, 2), unlabelled_size=0, noise_size=0)
-        deciding = self._deciding_for_stage_0(data, bits or self.code_length)
+        deciding = self._deciding_for_stage_0(data, network.code_length)
         with self._kept("alone", "stage0_dir", steps, deciding, run) as checkpoints:
             stage = self.compile(stage, Pace(steps, self._stage0_rate))
             seconds = self.train(stage, batches, steps, run, checkpoints, log, title)
@@ -220,6 +222,24 @@ class GANHasher(HashNetworkHasher):
         steps, deciding = self.config.gan_steps, self._deciding_for_stage_1(data)
         with self._kept("gan", "stage1_dir", steps, deciding, run) as checkpoints:
             return self.train(stage, batches, steps, run, checkpoints, log, title)
+
+    def train_last(
+        self,
+        stage: Stage,
+        data: LearningData,
+        run: Run,
+        gauges: Gauge,
+        pictures: Gauge,
+        *,
+        goes_on: bool,
+    ) -> float:
+        """Trains the last stage, that of H; the seconds it took.
+
+        stage: not compiled. goes_on: whether the hash layer is that of stage 0.
+        """
+        pace = Pace(self.settings.steps, self.config.hash_learning_rate, first=not goes_on)
+        title = f"stage {self.stages()} of {self.stages()} (hash network)"
+        return self.train_hash(self.compile(stage, pace), data, run, gauges, pictures, title)
 
     def _kept(
         self, name: str, setting: str, steps: int, deciding: dict[str, Any], run: Run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -111,7 +112,11 @@ class GANPixels(PixelSpace, GANSpace):
         self.gan_size = gan_size
         self.gan_shape = (gan_size, gan_size, 3)
         self.width = width
-        self._judge_backbone = build_backbone(settings, "all") if settings.weights else None
+
+    @functools.cached_property
+    def _judge_backbone(self) -> keras.Model | None:
+        """The backbone as its weights file has it; read when it is first asked."""
+        return build_backbone(self.settings, "all") if self.settings.weights else None
 
     def _to_gan(self, x: Any) -> tf.Tensor:
         x = tf.cast(x, tf.float32) / 127.5 - 1.0

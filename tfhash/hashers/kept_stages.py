@@ -30,7 +30,8 @@ def kept_checkpoints(
     """
     directory = run.folder("checkpoints") if folder is None else Path(folder)
     writes = run.writes or (folder is not None and run.directory is None)
-    checkpoints = Checkpoints(directory, name, writes)
+    named_by = "model_dir" if folder is None else setting
+    checkpoints = Checkpoints(directory, name, writes, named_by)
     with contextlib.ExitStack() as stack:
         if folder is not None and writes:
             # Who holds a finished stage only reads it, and soon lets go of it.
@@ -40,7 +41,7 @@ def kept_checkpoints(
             # In a run's own folder config.json tells already whose work it is.
             begun = folder is not None and bool(checkpoints.steps())
             path = directory / f"{setting.removesuffix('_dir')}.json"
-            claim(path, deciding, writes, "model_dir" if folder is None else setting, begun)
+            claim(path, deciding, writes, named_by, begun)
         yield checkpoints
 
 

@@ -8,9 +8,9 @@ answered, so that an item that stands in several triplets costs one pass.
 from __future__ import annotations
 
 import keras
-import tensorflow as tf
 from keras import layers
 
+from tfhash.networks.dropout import drop
 from tfhash.networks.generators import convolution_stack, dcgan_initializer
 
 
@@ -106,13 +106,6 @@ class SourceClassDiscriminator(keras.Model):
         """[n, ...] -> logits of being real, float32 [n], and of the classes, [n, C]."""
         hidden = drop(self.trunk(x, training=training), self.dropout, dropout_seed)
         return self.source(hidden)[:, 0], self.classes(hidden)
-
-
-def drop(x, rate: float, seed):
-    """Dropout by a seed, int32 [2]: the same one drops the same units; none without it."""
-    if seed is None or not rate:
-        return x
-    return tf.nn.experimental.stateless_dropout(x, rate, seed, rng_alg="philox")
 
 
 def image_trunk(image_size: int, width: int, seed: int, batch_norm: bool) -> list[layers.Layer]:

@@ -1,4 +1,4 @@
-"""SSGAH's condition module and its generators G_p and G_n, for images and for features.
+"""Generators of all methods with a GAN, and SSGAH's condition module, of images and of features.
 
 Images are in [-1, 1]. The image networks follow DCGAN: strided convolutions, batch normalisation,
 ReLU in the generator and LeakyReLU elsewhere, weights from N(0, .02). Batch statistics are taken

@@ -1,4 +1,4 @@
-"""The hash network H of SSGAH (Wang et al., ECCV 2018): a backbone and k sigmoid units."""
+"""The hash network H of all deep methods: a backbone and k sigmoid units."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfhash.errors import UserError
+from tfhash.networks.dropout import drop
 
 
 @keras.saving.register_keras_serializable(package="tfhash")
@@ -144,10 +145,7 @@ class HashNetwork(keras.Model):
             return features
         if dropout_seed is None:
             raise ValueError("dropout_seed: None is not allowed when training with dropout")
-        # Philox gives the same mask on a CPU and on a GPU.
-        return tf.nn.experimental.stateless_dropout(
-            features, self.dropout, dropout_seed, rng_alg="philox"
-        )
+        return drop(features, self.dropout, dropout_seed)
 
 
 def linear_head(

@@ -19,7 +19,8 @@ from tfhash.report import published
 _SETTING = ("dataset", "protocol", "method", "variant", "code_length")
 _NOT_DECISIVE = {
     *("seed", "split_seed", "name"),
-    *("stage1_dir", "data_dir", "cache_dir", "images_in", "features_file"),
+    *("stage0_dir", "stage1_dir", "data_dir", "cache_dir", "images_in", "features_file"),
+    "worker_wait",
 }
 
 # What runs whose metrics.json is older than a flag were judged by.

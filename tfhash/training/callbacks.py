@@ -18,10 +18,15 @@ from tfhash.training.checkpoints import Checkpoints, NonFiniteError
 class StopOnNonFinite(keras.callbacks.Callback):
     """Raises NonFiniteError as soon as a loss term is NaN or infinite."""
 
+    def __init__(self, checkpoints: Checkpoints):
+        super().__init__()
+        self.checkpoints = checkpoints
+
     def on_train_batch_end(self, batch, logs=None):
         for term, value in (logs or {}).items():
             if not np.isfinite(value):
-                raise NonFiniteError(f"{term} is {value} after step {self.model.steps_done()}")
+                line = f"{term} is {value} after step {self.model.steps_done()}"
+                raise NonFiniteError(line, self.checkpoints)
 
 
 class SaveCheckpoint(keras.callbacks.Callback):

@@ -25,7 +25,14 @@ UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeE
 
 
 class NonFiniteError(RuntimeError):
-    """A loss or a weight became NaN or infinite; the last good checkpoint is kept."""
+    """A loss or a weight became NaN or infinite; the last good checkpoint is kept.
+
+    checkpoints: those of its stage.
+    """
+
+    def __init__(self, message: str, checkpoints: Checkpoints):
+        super().__init__(message)
+        self.checkpoints = checkpoints
 
 
 @dataclass(frozen=True)
@@ -33,12 +40,13 @@ class Checkpoints:
     """Files STAGE-STEP.weights.h5 of one stage in one folder, the newest few of them.
 
     directory: None where nothing is kept. writes: False in all but the first process of several,
-    which share the folder.
+    which share the folder. setting: what names the folder.
     """
 
     directory: Path | None
     stage: str
     writes: bool = True
+    setting: str = "model_dir"
 
     def steps(self) -> list[int]:
         """The steps at which there is a checkpoint, ascending."""
@@ -61,7 +69,7 @@ class Checkpoints:
         """
         for variable in model.trainable_variables:
             if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
-                raise NonFiniteError(f"{variable.path} is NaN or infinite after step {step}")
+                raise NonFiniteError(f"{variable.path} is NaN or infinite after step {step}", self)
         if not self.writes or self.directory is None:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -97,8 +105,8 @@ class Checkpoints:
             self._set_aside(step, reason)
         if steps:
             raise UserError(
-                f"`model_dir`: no checkpoint of stage {self.stage} in {self.directory} is whole; "
-                "the same command begins the stage again"
+                f"`{self.setting}`: no checkpoint of stage {self.stage} in {self.directory} is "
+                "whole; the same command begins the stage again"
             )
         return 0, 0.0
 

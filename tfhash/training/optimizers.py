@@ -122,7 +122,12 @@ class SlowTrunkOptimizer(keras.optimizers.Optimizer):
             moves = ops.cast(self.iterations >= self.trunk.first_step, learning_rate.dtype)
             learning_rate = learning_rate * self.trunk.factor * moves
             self.decay_trunk(variable, learning_rate)
+            learning_rate = learning_rate * self.of_a_later_start(learning_rate.dtype)
         super().update_step(gradient, variable, learning_rate)
+
+    def of_a_later_start(self, dtype) -> Any:
+        """The factor that makes a step of the trunk what it is where steps count from its first."""
+        return 1.0
 
     def decay_trunk(self, variable, learning_rate) -> None:
         """The weight decay of a variable of the trunk, where `update_step` does not have it."""
@@ -143,6 +148,23 @@ class SlowTrunkAdamW(SlowTrunkOptimizer, keras.optimizers.AdamW):
         super().__init__(learning_rate, weight_decay=decay)
         self.trunk = trunk
         self.exclude_from_weight_decay(var_list=list(trunk.variables))
+
+    def of_a_later_start(self, dtype) -> Any:
+        """Adam divides its means, which begin at 0, by what they lack after all steps so far.
+
+        Those of the trunk lack more, for they were 0 until its first step: undivided for that, the
+        mean of the squares is too small, and steps are up to several times too large.
+        """
+        done = ops.cast(self.iterations + 1, dtype)
+        own = ops.maximum(done - self.trunk.first_step, 1.0)
+
+        def correction(steps):
+            lacking = (1.0 - ops.power(ops.cast(beta, dtype), steps) for beta in betas)
+            of_mean, of_squares = lacking
+            return ops.sqrt(of_squares) / of_mean
+
+        betas = (self.beta_1, self.beta_2)
+        return correction(own) / correction(done)
 
     def decay_trunk(self, variable, learning_rate) -> None:
         self.assign_sub(variable, variable * self.weight_decay * learning_rate)

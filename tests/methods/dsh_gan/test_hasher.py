@@ -239,6 +239,23 @@ def test_stage_1_is_reused_over_bits_seeds_and_variants(one_label, tmp_path):
         make(dataclasses.replace(config, weight_class=2.0)).learn(*one_label, Run(tmp_path / "c"))
 
 
+def test_a_kept_stage_0_is_of_the_same_weight_of_l_c(one_label, tmp_path):
+    """Stage 0 has Eq. 8 without l_a, so that the weight of l_c decides about it."""
+    config = changed(stage0_steps=2, stage0_dir=str(tmp_path / "stage0"))
+    learn(make(config), *one_label, tmp_path / "a")
+    again = learn(make(dataclasses.replace(config, noise_size=5)), *one_label, tmp_path / "b")
+    assert "alone" not in again.hasher.history
+    with pytest.raises(UserError, match="`weight_class`: 2.0, but .* was made with 1.0;"):
+        make(dataclasses.replace(config, weight_class=2.0)).learn(*one_label, Run(tmp_path / "c"))
+
+
+def test_a_fixed_g_is_not_judged_again_in_stage_2(one_label, tmp_path):
+    learned = learn(make(changed(train_generator=False)), *one_label, tmp_path)
+    judged = {stage: [t for t in terms if t.startswith("gauge/")]
+              for stage, terms in learned.hasher.history.items()}  # fmt: skip
+    assert judged["gan"] and not judged["hash"]
+
+
 def test_real_triplets_alone_need_no_gan(one_label, tmp_path):
     learned = learn(make(changed(real_fraction=1.0)), *one_label, tmp_path)
     assert set(learned.hasher.networks) == {"hash_network", "streams"}
@@ -256,6 +273,11 @@ def test_no_unlabelled_images_are_allowed_and_said(one_label, learned_one, tmp_p
     none_a_batch = dataclasses.replace(SETTINGS, unlabelled_batch_size=0)
     make(settings=none_a_batch)._check(image_set, parts)
     assert capsys.readouterr().out == line
+    make(changed(real_fraction=1.0), none_a_batch)._check(image_set, parts)
+    assert capsys.readouterr().out == ""  # there is neither G nor D
+    guesses = make(changed(unlabelled_confidence=0.9), none_a_batch)
+    with pytest.raises(UserError, match="`unlabelled_confidence`: needs unlabelled images"):
+        guesses._check(image_set, parts)
 
 
 def test_a_class_may_have_one_image(tmp_path):

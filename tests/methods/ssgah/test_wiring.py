@@ -10,7 +10,6 @@ import pytest
 from tfhash import codes
 from tfhash.data.learning import LearningData
 from tfhash.data.splits import RetrievalSplits
-from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
 from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT, held_out_map
 from tfhash.hashers.deep_settings import DeepSettings
@@ -76,11 +75,6 @@ def test_the_gate_never_turns_the_loss_around(data):
     """Where G_n keeps the class more often, L_ssr has no weight, and not a negative one."""
     facts = {"stage1_gauges": {"gauge/class_p": 0.2, "gauge/class_n": 0.6}}
     assert second_stage(make(gate=True), data, facts).weight_ssr == 0.0
-
-
-def test_the_gate_needs_its_gauges(data):
-    with pytest.raises(UserError, match="`gate`: needs unlabelled images and one label an image"):
-        second_stage(make(gate=True), data, {"stage1_gauges": {}})
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from tfhash.data.learning import LearningData
 from tfhash.data.pipeline import TrainingBatches, random_view
 from tfhash.data.samplers import Sampler
 from tfhash.data.sources import ImageSet
-from tfhash.data.splits import RetrievalSplits, learnable
+from tfhash.data.splits import RetrievalSplits
 from tfhash.data.triplets import ImpliedPositives
 from tfhash.errors import UserError
-from tfhash.hashers.deep import Gauge, Pace
+from tfhash.hashers.deep import Gauge
 from tfhash.hashers.gan import GANHasher
 from tfhash.methods.dsh_gan.config import DSHGANConfig
 from tfhash.methods.dsh_gan.figures import (
@@ -50,8 +50,9 @@ class DSHGAN(GANHasher):
 
     Config = DSHGANConfig
     config: DSHGANConfig
+    takes_triplets = False
     paper_backbones = ("alexnet", "vgg19", "resnet50")
-    stage0_flags = ("margin", "classification")
+    stage0_flags = ("margin", "classification", "weight_class")
     stage1_flags = ("weight_class",)
 
     def build(self, image_size: int) -> None:
@@ -77,9 +78,7 @@ class DSHGAN(GANHasher):
         self, image_set: ImageSet, splits: RetrievalSplits, run: Run
     ) -> dict[str, Any]:
         self._check(image_set, splits)
-        inputs = self.space.inputs(image_set.images, learnable(splits))
-        data = LearningData(inputs, image_set.labels, splits)
-        self.start_scores(data)
+        data = self.learning_data(image_set, splits)
         multi_label = data.multi_label  # of labelled images: others' labels are not to be known
         if multi_label and self.config.unlabelled_confidence is not None:
             raise UserError(
@@ -100,17 +99,14 @@ class DSHGAN(GANHasher):
             facts["stage1_seconds"] = self.train_gan(stage, data, run, gauges, pictures)
             facts["stage1_gauges"] = gauges() | judge.on_real()
         stage = self._stage(HashStage, self._of_stage_2(), self.config, multi_label)
-        first = not self.config.stage0_steps
-        stage = self.compile(
-            stage, Pace(self.settings.steps, self.config.hash_learning_rate, first)
-        )
-        title = f"stage {self.stages()} of {self.stages()} (hash network)"
-        facts["stage2_seconds"] = self.train_hash(stage, data, run, gauges, pictures, title)
+        watch = (gauges, pictures) if self.config.train_generator else (dict, dict)
+        goes_on = bool(self.config.stage0_steps)
+        facts["stage2_seconds"] = self.train_last(stage, data, run, *watch, goes_on=goes_on)
         if self.config.synthesises:
             facts["stage2_gauges"] = gauges()
             facts |= self._quality(real)
         if self.config.classification:
-            facts |= self._class_accuracy(inputs, image_set.labels, splits, multi_label)
+            facts |= self._class_accuracy(data.inputs, image_set.labels, splits, multi_label)
         return facts
 
     def _check(self, image_set: ImageSet, splits: RetrievalSplits) -> None:
@@ -120,14 +116,16 @@ class DSHGAN(GANHasher):
                 "`method`=dsh_gan: needs labels, for it makes images of them; triplets alone "
                 "(`protocol`=triplets) do not say any"
             )
-        if image_set.triplets is not None:
-            raise UserError("`triplets_csv`: not with `method`=dsh_gan; it makes its own of labels")
         if self.settings.triplets == "sampled" and not self.config.real_fraction:
             raise UserError(
                 "`triplets`=sampled: chooses among real positives; with `method`=dsh_gan allowed "
                 "where `real_fraction` is above 0"
             )
-        if not len(splits.unlabelled) or not self.settings.unlabelled_batch_size:
+        if len(splits.unlabelled) and self.settings.unlabelled_batch_size:
+            return
+        if self.config.unlabelled_confidence is not None:
+            raise UserError("`unlabelled_confidence`: needs unlabelled images, and there are none")
+        if self.config.synthesises:
             print("dsh_gan: no unlabelled images; G and D learn from the labelled ones alone")
 
     def _build(self, class_count: int) -> None:

@@ -33,7 +33,7 @@ FromLabels = Callable[[np.ndarray], np.ndarray]  # multi-hot uint8 [m, C] -> m i
 
 @dataclass(frozen=True)
 class RealImages:
-    """What G may learn from, validation images included, and how it is looked at.
+    """All images but the queries, and how they are looked at. G has not seen validation images.
 
     inputs: [n, views, ...] of a whole image set; labels: multi-hot uint8 [n, C]; augment: as G's
     batches were, or less; describe: items, real or synthetic, [m, ...] -> float32 [m, d]; seed: of

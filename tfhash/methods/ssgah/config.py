@@ -121,6 +121,15 @@ class SSGAHConfig(GANConfig):
             raise UserError(
                 "`cooperative_ssr`: not with `ssr_updates_generator`, by which G maximises L_ssr"
             )
+        if self.weight_ar_generator is not None and not self.ar_updates_generator:
+            raise UserError(
+                "`weight_ar_generator`: not without `ar_updates_generator`, for G then has no L_ar"
+            )
+        for name in ("ssr_updates_generator", "cooperative_ssr"):
+            if self.without_g and getattr(self, name):
+                raise UserError(
+                    f"`{name}`: not with `unlabelled_positives`=real, where L_ssr has nothing of G"
+                )
         for name, value in (
             ("unlabelled_negatives", "exchanged"),
             ("unlabelled_positives", "real"),

@@ -16,7 +16,7 @@ from tfhash.data.pipeline import TrainingBatches, random_view
 from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
-from tfhash.hashers.deep import Gauge, Pace
+from tfhash.hashers.deep import Gauge
 from tfhash.hashers.gan import GANHasher, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
@@ -55,15 +55,9 @@ class SSGAH(GANHasher):
     def train_stages(
         self, image_set: ImageSet, splits: RetrievalSplits, run: Run
     ) -> dict[str, Any]:
-        needs = {"gate": self.config.gate, "unlabelled_positives": self.config.without_g}
-        for name in (name for name, asked in needs.items() if asked and not len(splits.unlabelled)):
-            raise UserError(f"`{name}`: needs unlabelled images, and there are none")
+        if "ssr" in RANKINGS[self.config.variant]:
+            self._check(image_set.labels[splits.labelled], splits)
         data = self.learning_data(image_set, splits)
-        if self.config.gate and data.multi_label:  # told before G and D learn, not after
-            raise UserError(
-                "`gate`: needs one label an image, for it asks whether G keeps the class, and "
-                "labelled images have several labels"
-            )
         self._build_classes(data)
         facts: dict[str, Any] = {}
         if self.config.stage0_steps:
@@ -90,17 +84,40 @@ class SSGAH(GANHasher):
         facts["stage2_seconds"] = self._second_stage(data, gauges, facts, run)
         return facts
 
+    def _check(self, labels: np.ndarray, splits: RetrievalSplits) -> None:
+        """UserError, before anything learns, where L_ssr lacks what it is asked for.
+
+        labels: of the labelled images, [n, C].
+        """
+        config, per_group = self.config, self.settings.unlabelled_group_size
+        unlabelled = per_group if len(splits.unlabelled) else 0
+        if config.without_g and not unlabelled:
+            raise UserError(
+                "`unlabelled_positives`: real needs unlabelled images, and there are none"
+            )
+        if config.unlabelled_negatives == "exchanged" and unlabelled == 1:
+            raise UserError(
+                "`unlabelled_negatives`: exchanged needs two unlabelled images in each group, and "
+                "there is one; allowed with `unlabelled_batch_size` at least twice `groups`"
+            )
+        if config.gate:
+            if not len(splits.unlabelled):
+                raise UserError("`gate`: needs unlabelled images, and there are none")
+            if (labels.sum(axis=1) != 1).any() or labels.any(axis=0).sum() < 2:
+                raise UserError(
+                    "`gate`: asks whether G keeps the class, and needs one label an image, and two "
+                    "classes at least, where labelled images have others"
+                )
+
     def _alone(self, data: LearningData, run: Run) -> dict[str, float]:
         """Stage 0. Where it has other bits than H, H gets all but the hash layer of it."""
         bits = self.config.stage0_code_length or self.code_length
         network = self.hash_network
         if bits != self.code_length:
-            keras.utils.set_random_seed(self.seed)
+            parts = (self.hidden_widths(), self.config.dropout, self.hash_network_kind)
             with self.strategy.scope():
-                network = self.hash_network_kind(
-                    bits, network.backbone, self.hidden_widths(), self.config.dropout
-                )
-                network.build((None, *self.space.item_shape))
+                network = self.space.beside(self.hash_network, bits, *parts)
+            self.start_scores(data, network)
         stage = self._stage(
             {**self.networks, "hash_network": network},  # G and D are not there yet
             rankings=RANKINGS["baseline"],
@@ -108,7 +125,7 @@ class SSGAH(GANHasher):
             weight_ssr=0.0,
             code_length=bits,
         )
-        facts = self.train_alone(stage, data, run, bits)
+        facts = self.train_alone(stage, data, run, network)
         if network is not self.hash_network:
             layers = zip(self.hash_network.hidden_layers, network.hidden_layers, strict=True)
             for ours, of_stage0 in layers:
@@ -165,8 +182,6 @@ class SSGAH(GANHasher):
         weight_ssr = config.weight_ssr
         if config.gate and "ssr" in RANKINGS[config.variant]:
             measured = facts["stage1_gauges"]
-            if "gauge/class_p" not in measured:
-                raise UserError("`gate`: needs unlabelled images and one label an image")
             gate = max(measured["gauge/class_p"] - measured["gauge/class_n"], 0.0)
             facts["gate"] = gate
             weight_ssr *= gate
@@ -177,12 +192,10 @@ class SSGAH(GANHasher):
             weight_ssr=weight_ssr,
         )
         own_bits = config.stage0_code_length in (None, self.code_length)
-        first = not (config.stage0_steps and own_bits)
-        stage = self.compile(stage, Pace(self.settings.steps, config.hash_learning_rate, first))
+        goes_on = bool(config.stage0_steps) and own_bits
         pictures = self._pictures(data) if stage.train_gan else dict
         watch = gauges if stage.train_gan else dict
-        title = f"stage {self.stages()} of {self.stages()} (hash network)"
-        return self.train_hash(stage, data, run, watch, pictures, title)
+        return self.train_last(stage, data, run, watch, pictures, goes_on=goes_on)
 
     def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
         options = {

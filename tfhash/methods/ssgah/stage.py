@@ -142,7 +142,7 @@ class SSGAHStage(Stage):
         items = tf.concat(seen, 0)
         embedded = self.discriminator.embed(items, training=True, dropout_seed=self.step_seed(3))
         real, positive, negative = (grouped(e, x) for e in tf.split(embedded, 3))
-        # One triplet a query; of triplets with images of their own, all.
+        # As many as there are images, labelled or not; of triplets with images of their own, all.
         triplets = triplets[:, : min(triplets.shape[1], x.shape[1])]
         q, p, n = (ungrouped(losses.gather_triplets(real, triplets, role)) for role in range(3))
         x, positive, negative = ungrouped(real), ungrouped(positive), ungrouped(negative)
