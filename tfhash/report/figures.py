@@ -15,6 +15,7 @@ from tfhash.report.rows import Result, Row, Section
 
 DEFAULT_BITS = 48  # of the papers' curves
 REAL_FRACTION = "dsh_gan.real_fraction"
+_STEPS = ("steps", "stage0_steps")  # of H; the second one is a flag of methods with a GAN
 
 _FEATURES = ("cnn", "gist", "bow", "pixels")  # told by the dash; all else by colour and marker
 # The name of the fraction in a variant, with what joins it to the rest.
@@ -124,8 +125,8 @@ def _draw_supervision(
 ) -> Iterator[Path]:
     """mAP against labelled images a class, over the protocols of a data set: Fig. 2 of SSGAH.
 
-    A line has the same flags at every amount but for the number of steps; of two rows that differ
-    in nothing else, the longer training stands.
+    A line has the same flags at every amount but for the numbers of steps of H, in stage 0 too; of
+    two rows that differ in nothing else, the longer training stands.
     """
     for (dataset, protocol), amounts in _by_amount(sections).items():
         length = _figure_bits(amounts.values(), bits)
@@ -133,7 +134,8 @@ def _draw_supervision(
         for amount, section in amounts.items():
             for row in sorted(section.rows, key=lambda row: row.flags.get("steps") or 0):
                 if length in row.results:
-                    settings[_setting(row, "labelled_per_class", "steps")][amount] = row
+                    lengths = [flag for flag in row.flags if flag.rpartition(".")[2] in _STEPS]
+                    settings[_setting(row, "labelled_per_class", *lengths)][amount] = row
         lines = [rows for rows in settings.values() if len(rows) > 1]
         titles = [next(iter(rows.values())).title for rows in lines]
         labels = _unique(titles, [f"({number})" for number in range(1, len(lines) + 1)])
