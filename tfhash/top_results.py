@@ -54,6 +54,8 @@ def draw(
             f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the data of "
             f"{folders[0]}, whose split is {runs[0]['split_fingerprint']}"
         )
+    if not images.images.size:
+        raise UserError(f"{folders[0]}: its data are descriptors without images; nothing to draw")
     last = len(parts.query) - 1
     chosen = np.unique(np.linspace(0, last, min(query_count, last + 1)).astype(int))
     queries = parts.query[chosen]

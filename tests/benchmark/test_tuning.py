@@ -118,6 +118,27 @@ def test_cells_of_trials_have_folders_and_seeds_of_their_own():
     assert not any(argument.startswith(f"--{drawn[0]}=") for argument in cells[0].arguments)
 
 
+def test_nor_is_a_split_of_a_table(command, tmp_path):
+    arguments = ["--methods=klsh", "--code_lengths=12", "--seeds=100", f"--out={tmp_path}"]
+    line = command(benchmark, "--tune=2", *arguments, "--split_seed=10").line(benchmark.NAME)
+    assert "--split_seed of klsh: 10; allowed with --tune: 100 and up" in line
+
+
+def test_without_validation_images_nothing_is_trained_to_the_end(command, tmp_path, monkeypatch):
+    ended = []
+
+    def run(cells, count):
+        for cell in cells:
+            ended.append(cell.name)
+            yield cell, workers.Outcome(dict.fromkeys(summary.TITLES) | {"map": 0.5}), 1.0
+
+    monkeypatch.setattr(workers, "run", run)
+    arguments = ["--methods=klsh", "--code_lengths=12", "--seeds=100", f"--out={tmp_path}"]
+    line = command(benchmark, "--tune=2", *arguments).line(benchmark.NAME)
+    assert "--tune: chooses by validation images, and klsh_12_trial0_seed100 has none" in line
+    assert len(ended) == 1
+
+
 def test_what_is_given_for_all_cells_is_not_drawn():
     common = {"ksh.anchors": "--ksh.anchors=77"}
     cells, _ = matrix.tried_cells(["ksh"], [8], [100], 9, {}, common, Path("out"))

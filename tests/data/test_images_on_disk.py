@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfhash.data import image_files, prepared, sources
 from tfhash.errors import NotNowError, UserError
-from tfhash.storage import memory
+from tfhash.storage import memory, rows
 from tfhash.storage.place import Storage
 
 CLASSES = ("cat", "dog")
@@ -296,3 +296,24 @@ def test_cifar10_on_disk_is_that_in_memory(tmp_path, monkeypatch):
         assert isinstance(found.images, np.memmap)
         assert_same(found, expected)
         monkeypatch.setattr(prepared.Prepared, "_resized", None)
+
+
+@pytest.mark.skipif(not TFDS_DIR.is_dir(), reason="../shared/data/tfds is not here")
+def test_of_parts_of_cifar10_that_are_mended_each_gets_its_own_images(tmp_path, monkeypatch):
+    """Of seven parts the second and the sixth are damaged: between them nothing is decoded."""
+    monkeypatch.setattr(prepared, "CIFAR10_SPLITS", ("train[:30]", "test[:20]"))
+    monkeypatch.setattr(prepared, "_READ_BATCH", 8)
+
+    def load_them():
+        storage = Storage("disk", tmp_path)
+        return sources.load("cifar10", data_dir=TFDS_DIR, image_size=9, storage=storage).images
+
+    part = 8 * load_them()[0].nbytes
+    (path,) = tmp_path.glob(f"images/*/{rows.ROWS}")  # what the order of ids is made of
+    expected = path.read_bytes()
+    with path.open("r+b") as file:
+        for number in (1, 5):
+            file.seek(number * part + 3)
+            file.write(b"damaged")
+    load_them()
+    assert path.read_bytes() == expected

@@ -78,7 +78,7 @@ def test_listed_triplets_leave_the_queries_out(capsys):
 
 def test_no_triplets_are_no_mistake_and_none_that_is_left_is_one():
     assert listed_triplets(make_set(None), SPLITS) is None
-    with pytest.raises(UserError, match="`triplets_csv`: each triplet in it holds a query image"):
+    with pytest.raises(UserError, match="`triplets_csv`: each triplet in it holds an image"):
         listed_triplets(make_set(np.array([[0, 4, 3]])), SPLITS)
 
 
@@ -88,3 +88,22 @@ def test_triplets_of_what_repeats_a_query_are_left_out(capsys):
     image_set = dataclasses.replace(make_set(np.array([[2, 4, 3], [2, 5, 3]])), first=first)
     assert listed_triplets(image_set, SPLITS).tolist() == [[2, 4, 3]]
     assert capsys.readouterr().out == "1 of 2 triplets hold a query image: left out\n"
+
+
+def test_listed_triplets_teach_nothing_that_is_held_out(capsys):
+    """Image 8 is for validation; 11 stands in no part here, as one of an unseen class does."""
+    parts = dataclasses.replace(SPLITS, unlabelled=np.arange(9, 11))
+    listed = np.array([[2, 4, 3], [2, 8, 3], [2, 4, 11], [0, 8, 11], [9, 4, 10]])
+    assert listed_triplets(make_set(listed), parts).tolist() == [[2, 4, 3], [9, 4, 10]]
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 5 triplets hold a query image: left out",
+        "1 of 5 triplets hold a validation image: left out",
+        "1 of 5 triplets hold an image that is not learned from: left out",
+    ]
+
+
+def test_triplets_of_what_repeats_a_validation_image_are_left_out():
+    """Image 10, without a label, is image 8 again."""
+    first = np.where(np.arange(12) == 10, 8, np.arange(12))
+    image_set = dataclasses.replace(make_set(np.array([[2, 4, 3], [2, 10, 3]])), first=first)
+    assert listed_triplets(image_set, SPLITS).tolist() == [[2, 4, 3]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -94,6 +97,36 @@ def test_more_components_than_features_are_a_users_mistake(digits, tmp_path):
         make(tmp_path, feature_components=769).learn(*digits, Run(tmp_path))
 
 
+def test_more_components_than_images_are_too(digits, tmp_path):
+    """After 10 images no axis is left."""
+    image_set, parts = digits
+    rest = {"labelled": parts.labelled[:10], "validation": [], "unlabelled": []}
+    few = dataclasses.replace(parts, **{k: np.array(v, np.int64) for k, v in rest.items()})
+    with pytest.raises(UserError, match="`feature_components`: 11; allowed: 1 to 10"):
+        make(tmp_path, feature_components=11).learn(image_set, few, Run(tmp_path))
+    make(tmp_path, bits=9, feature_components=10).learn(image_set, few, Run(tmp_path))
+
+
+@pytest.mark.parametrize("of_labels", [True, False])
+def test_triplets_are_no_labels(of_labels, digits, tmp_path):
+    """Images alone may be learned from where triplets judge, and where labels do, are not to be."""
+
+    class OfLabels(Recorder):
+        learns_from_labels = of_labels
+
+    image_set, _ = digits
+    listed = dataclasses.replace(image_set, triplets=np.array([[0, 10, 1], [2, 12, 3], [4, 5, 6]]))
+    settings = ShallowSettings(cache_dir=str(tmp_path / "cache"))
+    hasher = OfLabels.of(LSHConfig(), settings, code_length=4, image_size=16, seed=0)
+    by_triplets = splits.from_triplets(listed, seed=0, held_out_fraction=0.3)
+    for parts, taken in ((by_triplets, not of_labels), (digits[1], False)):
+        if taken:
+            hasher.learn(listed, parts, Run(tmp_path))
+            continue
+        with pytest.raises(UserError, match="`triplets_csv`: not with `method`="):
+            hasher.learn(listed, parts, Run(tmp_path))
+
+
 def power_scores(features, parameters, *, exponent):
     """An option beside features and parameters."""
     return features**exponent - parameters["threshold"]
@@ -181,11 +214,13 @@ def test_with_given_descriptors(digits, tmp_path):
         features=np.concatenate([pixels[order], pixels[:1]]),
     )
     hasher = make(tmp_path, features="bow", features_file=str(tmp_path / "bow.npz"))
-    hasher.learn(image_set, parts, Run(tmp_path))
+    facts = hasher.learn(image_set, parts, Run(tmp_path))
     by_pixels = make(tmp_path)
-    by_pixels.learn(image_set, parts, Run(tmp_path))
+    assert "features_digest" not in by_pixels.learn(image_set, parts, Run(tmp_path))
     np.testing.assert_array_equal(hasher.encode_set(image_set), by_pixels.encode_set(image_set))
     assert (hasher.variant, by_pixels.variant) == ("bow", "pixels")
+    # Two files of one name are two experiments: the digest is of the rows of the images.
+    assert facts["features_digest"] == hashlib.sha256(pixels.tobytes()).hexdigest()[:16]
     with pytest.raises(UserError, match="`features`=bow"):
         hasher.encode(image_set.images)
     hasher.save_weights(tmp_path / "kept")

@@ -67,6 +67,7 @@ MISTAKES = [
     ("--backbone=nosuch", "--backbone 'nosuch' alexnet squeezenet small_cnn vgg19"),
     ("--feature_layers=conv3,nosuch", "--feature_layers 'nosuch' conv3"),
     ("--frozen_through=nosuch", "--frozen_through 'nosuch' all conv3"),
+    ("--method=rbm --rbm.batch_size=0", "--rbm.batch_size: 0"),  # --batch_size is of other methods
     ("--strategy=foo", "--strategy 'foo' one_device mirrored multi_worker"),
     ("--triplets=foo", "--triplets 'foo' in_batch sampled"),
     ("--ties=foo", "--ties 'foo' expected stable best worst"),

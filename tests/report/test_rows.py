@@ -10,7 +10,7 @@ import pytest
 
 from tfhash import methods
 from tfhash.errors import UserError
-from tfhash.report import records
+from tfhash.report import paired, records
 from tfhash.report import rows as results
 from tfhash.runs.experiment_settings import Experiment
 from tfhash.settings import fields_of
@@ -86,6 +86,28 @@ def test_runs_without_flags_are_told_apart_by_their_setting(key):
 @pytest.mark.parametrize("key", ["dataset", "protocol"])
 def test_another_protocol_is_another_section(key):
     assert len(results.sections([cifar10_run(), cifar10_run() | {key: "other"}])) == 2
+
+
+def test_another_order_of_ties_is_told_and_compares_with_nothing():
+    """Neither with the paper nor, in pairs, with another row of the same splits."""
+    run = cifar10_run(
+        method="itq", variant="cnn", not_as_published={}, ties="expected",
+        protocol="per_class(queries=100, labelled=500, validation=0)",
+    )  # fmt: skip
+    best = run | {"ties": "best", "flags": run["flags"] | {"ties": "best"}}
+    section = only_section(run, best)
+    expected, other = sorted(section.rows, key=lambda row: row.title)
+    assert (expected.title, other.title) == ("itq cnn", "itq cnn ties best")
+    gaps = [records.record(section, row, row.first)["gap"] for row in (expected, other)]
+    assert gaps[0] is not None and gaps[1] is None
+    assert paired.difference(other.first, expected.first, "map") is None
+    assert paired.difference(expected.first, expected.first, "map").mean == 0
+
+
+def test_other_descriptors_are_another_experiment():
+    runs = [cifar10_run(features_digest=digest) for digest in ("a", "b")]
+    assert len(results.without_repeats(runs)) == 2
+    assert len(only_section(*runs).rows) == 2
 
 
 def test_fewer_labels_come_before_more():

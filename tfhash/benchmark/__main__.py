@@ -155,11 +155,14 @@ def _cells() -> tuple[list[Cell], dict[Entry, list[Trial]]]:
         entries, lengths, seeds, given.tune, space, common, Path(given.out)
     )
     for cell in cells:
-        if not cell.given.experiment.validation_fraction:
+        entry, experiment = cell.row.split(" trial ")[0], cell.given.experiment
+        if not experiment.validation_fraction:
             raise UserError(
-                f"--validation_fraction: 0 of {cell.row.split(' trial ')[0]}; --tune chooses by "
-                "validation images; allowed: above 0, to .5"
+                f"--validation_fraction: 0 of {entry}; --tune chooses by validation images; "
+                "allowed: above 0, to .5"
             )
+        if experiment.split_seed is not None:
+            tuning.check_seeds([experiment.split_seed], f"split_seed of {entry}")
     return cells, attempts
 
 
@@ -201,7 +204,12 @@ def _train(cells: Sequence[Cell], done: dict[str, float | None], measure: str) -
 
 
 def _check_judged(name: str, measure: str, value: float | None) -> None:
-    """UserError where --tune_by asks for what a cell does not have, at the first such cell."""
+    """UserError where --tune chooses by what a cell does not have, at the first such cell."""
+    if measure == AMONG_LABELLED and value is None:
+        raise UserError(
+            f"--tune: chooses by validation images, and {name} has none; allowed: a larger "
+            "--labelled_per_class or --validation_fraction, and a protocol with labels"
+        )
     if measure == HELD_OUT and value is None:
         raise UserError(
             f"--tune_by: held_out, which {name} does not have: no class has two validation images, "

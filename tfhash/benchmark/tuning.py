@@ -39,12 +39,12 @@ class Trial:
         return f"{self.entry} trial {self.number}"
 
 
-def check_seeds(seeds: Iterable[int]) -> None:
-    """UserError for a seed whose split tables may show."""
+def check_seeds(seeds: Iterable[int], flag: str = "seeds") -> None:
+    """UserError, naming the flag, for a seed whose split tables may show."""
     for seed in seeds:
         if seed < FIRST_SEED:
             raise UserError(
-                f"--seeds: {seed}; allowed with --tune: {FIRST_SEED} and up, for tables show "
+                f"--{flag}: {seed}; allowed with --tune: {FIRST_SEED} and up, for tables show "
                 "splits of seeds below"
             )
 

@@ -147,11 +147,12 @@ def in_flags(message: str, names: Collection[str] | flags.FlagValues, method: st
     """A message of the library, whose settings stand in backticks, in the names of flags.
 
     names: of all flags; method: that of --method, if there is one. `margin_sr` becomes
-    --ssgah.margin_sr where the method is ssgah, and `steps` --steps.
+    --ssgah.margin_sr where the method is ssgah, and `steps` --steps. What a method has of its own
+    goes before what others have: `batch_size` is --rbm.batch_size where the method is rbm.
     """
 
     def flag(match: re.Match) -> str:
         own = f"{method}.{match[1]}"
-        return f"--{own if own in names and match[1] not in names else match[1]}"
+        return f"--{own if own in names else match[1]}"
 
     return re.sub(r"`([a-z][a-z0-9_]*)`", flag, message)

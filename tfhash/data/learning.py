@@ -64,18 +64,29 @@ class LearningData:
 
 
 def listed_triplets(image_set: ImageSet, splits: RetrievalSplits) -> np.ndarray | None:
-    """The user's own triplets, int64 [T, 3], without those that hold a query image, or what repeats
-    one; None of none.
+    """The user's own triplets whose three images are learned from, int64 [T, 3]; None of none.
 
-    Says how many were left out. UserError where none is left.
+    Left out are those that hold an image of the query or the validation part, or what repeats one,
+    and those with an image of neither the labelled nor the unlabelled part, e.g. of a class that is
+    not to be seen. Says how many. UserError where none is left.
     """
     listed = image_set.triplets
     if listed is None:
         return None
     first = np.arange(len(image_set.ids)) if image_set.first is None else image_set.first
-    clean = ~np.isin(first[listed], first[splits.query]).any(axis=1)
-    if not clean.all():
-        print(f"{(~clean).sum()} of {len(listed)} triplets hold a query image: left out")
-    if not clean.any():
-        raise UserError("`triplets_csv`: each triplet in it holds a query image")
-    return listed[clean]
+    learned = np.concatenate([splits.labelled, splits.unlabelled])
+    left = np.ones(len(listed), bool)
+    for what, held in (
+        ("a query image", np.isin(first[listed], first[splits.query])),
+        ("a validation image", np.isin(first[listed], first[splits.validation])),
+        ("an image that is not learned from", ~np.isin(listed, learned)),
+    ):
+        out = held.any(axis=1) & left
+        if out.any():
+            print(f"{out.sum()} of {len(listed)} triplets hold {what}: left out")
+        left &= ~out
+    if not left.any():
+        raise UserError(
+            "`triplets_csv`: each triplet in it holds an image that is not learned from"
+        )
+    return listed[left]

@@ -191,10 +191,13 @@ class Prepared:
             times = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
             digest.update(encoded(f"\0{path.name} {times}"))
         batches: Any = None
+        next_start = 0
 
         def make(start: int, stop: int) -> tuple[np.ndarray, dict[str, Any]]:
-            nonlocal batches
-            batches = batches or self._resized(skipped=start)
+            nonlocal batches, next_start
+            if batches is None or start != next_start:  # a part that is mended may stand anywhere
+                batches = self._resized(skipped=start)
+            next_start = stop
             return next(batches), {}
 
         folder = storage.folder / "images" / digest.hexdigest()[:32]

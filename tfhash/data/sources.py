@@ -165,6 +165,7 @@ def _with_copies(image_set: ImageSet, choice: str) -> ImageSet:
     first = copies.first_of_copies(images, labels)
     notes = (*image_set.notes, *copies.notes_on(first, images, labels, choice))
     kept = np.flatnonzero(first == np.arange(len(first)))
+    of_list = image_set.of_list
     if choice == copies.KEEP or len(kept) == len(first):
         return dataclasses.replace(image_set, notes=notes)
     if choice == copies.GROUP:
@@ -174,6 +175,7 @@ def _with_copies(image_set: ImageSet, choice: str) -> ImageSet:
         images=image_files.kept(images, kept),
         labels=labels[kept],
         ids=tuple(image_set.ids[row] for row in kept),
+        of_list=None if of_list is None else tuple(of_list[row] for row in kept),
         notes=notes,
     )
 

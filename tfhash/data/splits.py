@@ -201,6 +201,11 @@ def from_lists(
         )
     if not 0 <= validation_fraction <= 0.5:
         raise UserError(f"`validation_fraction`={validation_fraction}: expected 0 to 0.5")
+    if image_set.first is not None:
+        raise UserError(
+            f"`duplicates`: group, not with `protocol`={LISTS}, where the lists say which image "
+            "stands in which part; allowed: keep, drop"
+        )
     of_list = np.array(image_set.of_list)
     train = np.flatnonzero(of_list == "train")
     order = random_order(len(of_list), seed, _LABELLED_ORDER)

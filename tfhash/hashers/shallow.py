@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,12 +173,16 @@ class FeatureHasher(Hasher):
 
     def _learn(self, image_set: ImageSet, splits: RetrievalSplits, run: Run) -> dict[str, Any]:
         self._encoder = None
+        if image_set.triplets is not None and (self.learns_from_labels or not len(splits.held_out)):
+            # Those that learn from images alone may be judged by triplets.
+            kind = "labels" if self.learns_from_labels else "images alone"
+            raise UserError(
+                f"`triplets_csv`: not with `method`={self.method()}, which learns from {kind}"
+            )
         features = self.describe(image_set)
         begin = time.perf_counter()
         width = features.shape[1]
         components = self.settings.feature_components
-        if components is not None and components > width:
-            raise UserError(f"`feature_components`: {components}; allowed: 1 to {width}")
         self.standardise = Standardise(
             width, components, scale=self.settings.feature_scaling == "standardise"
         )
@@ -198,7 +203,17 @@ class FeatureHasher(Hasher):
                     f"`features`={self.settings.features}: the learned {name} has values that are "
                     "not finite; are features very large, or the same for all images?"
                 )
-        return {"learn_seconds": time.perf_counter() - begin, "feature_count": width}
+        facts: dict[str, Any] = {
+            "learn_seconds": time.perf_counter() - begin,
+            "feature_count": width,
+        }
+        most = getattr(self.config, "labelled_images", None)
+        if most is not None:
+            facts["labels_used"] = min(len(splits.labelled), most)
+        if self.settings.features_file is not None:  # the name of a file does not tell what it has
+            content = np.ascontiguousarray(features).data
+            facts["features_digest"] = hashlib.sha256(content).hexdigest()[:16]
+        return facts
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         return self.standardise(features).numpy()

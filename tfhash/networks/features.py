@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras import layers
 from sklearn.decomposition import PCA
 
+from tfhash.errors import UserError
 from tfhash.storage import rows
 from tfhash.storage.place import Storage
 
@@ -154,10 +155,14 @@ class Standardise(layers.Layer):
         """Takes the statistics of features [n, F]; one that never varies is left unscaled.
 
         positions: of the rows that count; None: all. They are gathered part by part; storage: where
-        a copy stands that principal components are taken of.
+        a copy stands that principal components are taken of. UserError for more of these than there
+        are features or rows.
         """
         if positions is None:
             positions = np.arange(len(features))
+        most = min(self.features, len(positions))
+        if self.components is not None and self.components > most:
+            raise UserError(f"`feature_components`: {self.components}; allowed: 1 to {most}")
         mean = _sums(features, positions, lambda part: part) / len(positions)
         self.mean.assign(mean)
         if self.scale:

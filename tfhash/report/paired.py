@@ -25,9 +25,12 @@ class Difference(NamedTuple):
 def difference(result: Result, reference: Result, key: str) -> Difference | None:
     """`result` minus `reference` on the splits that both have; None where there is none.
 
-    key: of metrics.json. A split is a seed with its fingerprint.
+    None too where they are judged by other conventions, or other orders of ties. key: of
+    metrics.json. A split is a seed with its fingerprint.
     """
     ours, theirs = (_by_split(one, key) for one in (result, reference))
+    if result.judged_by != reference.judged_by:
+        return None
     found = [ours[split] - theirs[split] for split in ours if split in theirs]
     if not found:
         return None

@@ -21,6 +21,7 @@ from tfhash.errors import UserError
 from tfhash.evaluation import retrieval
 from tfhash.evaluation.triplet_accuracy import triplet_accuracy
 from tfhash.evaluation.validation import AMONG_LABELLED, HELD_OUT, validation_maps
+from tfhash.hashers.base import Hasher
 from tfhash.names import shown
 from tfhash.runs import folder, provenance
 from tfhash.runs.configurations import Configurations
@@ -48,6 +49,7 @@ def run(
     given, image_set = with_images(given, image_set)
     settings, experiment = given.settings, given.experiment
     parts = split(experiment, image_set)
+    folder.occupy_for(target, image_set, parts)
     keras.utils.set_random_seed(experiment.seed)
     if method.is_repeatable(settings):
         tf.config.experimental.enable_op_determinism()
@@ -69,7 +71,7 @@ def run(
         "code_length": experiment.code_length,
         **judge(experiment, **of_part),
         **_validated(experiment, packed, image_set, parts),
-        "labels_used": len(parts.labelled) if method.learns_from_labels else 0,
+        "labels_used": _labels_used(method, image_set, parts),
         "train_seconds": sum(v for fact, v in facts.items() if fact.endswith("_seconds")),
         "steps": hasher.steps,
         **facts,
@@ -96,6 +98,12 @@ def run(
     return content
 
 
+def _labels_used(method: type[Hasher], image_set: ImageSet, parts: RetrievalSplits) -> int:
+    """The labelled images that a method is given; one that takes fewer of them says so itself."""
+    by_labels = method.learns_from_labels and image_set.triplets is None
+    return len(parts.labelled) if by_labels else 0
+
+
 def with_images(
     given: Configurations, image_set: ImageSet | None
 ) -> tuple[Configurations, ImageSet]:
@@ -103,8 +111,9 @@ def with_images(
 
     Arguments: as of `run`. UserError where there are no images, and the method needs them.
     """
-    if image_set is None:
+    if image_set is None or image_set.name in sources.names():
         given = with_descriptors(given)
+    if image_set is None:
         image_set = load_images(given.experiment, given.settings.storage)
     notes = (*image_set.notes, *notes_on(given.settings))
     image_set = dataclasses.replace(image_set, notes=notes)

@@ -56,7 +56,7 @@ class Experiment(Configuration):
     duplicates: str | None = setting(
         None,
         "what becomes of images that repeat another one: group (all stand in one part of the "
-        "split), drop, keep; by default group, and of digits, cifar10 and its mosaics keep",
+        "split), drop, keep; by default group; of digits, cifar10, mosaics and nus_wide keep",
         choices=copies.CHOICES,
         group="data",
     )

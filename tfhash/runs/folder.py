@@ -1,11 +1,12 @@
 """The run folder: the one place that knows what stands where in it, and reads and writes that.
 
-flags.txt, config.json (what it was claimed for), metrics.json, codes/PART.npz, samples.npz,
-checkpoints/, logs/, figures/, export/.
+flags.txt, config.json (what it was claimed for), data.json (of which split), metrics.json,
+codes/PART.npz, samples.npz, checkpoints/, logs/, figures/, export/.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,14 @@ from typing import Any
 import numpy as np
 
 from tfhash import npz
+from tfhash.data.sources import ImageSet
+from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
 from tfhash.training.run import Run
 
 METRICS = "metrics.json"
+_DATA = "data.json"
 _OF_BEFORE = {"duplicates": "keep"}  # how runs went that no flag told
 _SAMPLES = "samples.npz"  # images that a run keeps of a data set that cannot be loaded by its name
 
@@ -44,6 +48,24 @@ def occupy(target: Run, given: Configurations) -> None:
     """
     target.claim("config.json", given.deciding)
     target.write_text("flags.txt", "\n".join(given.lines) + "\n")
+
+
+def occupy_for(target: Run, image_set: ImageSet, parts: RetrievalSplits) -> None:
+    """Makes sure that the folder holds work on these images and this split, or no work yet.
+
+    A network that learned from another split may have seen its queries. UserError where it holds
+    work on others.
+    """
+    triplets = image_set.triplets
+    listed = None if triplets is None else hashlib.sha256(triplets.tobytes()).hexdigest()[:16]
+    asked = {"split_fingerprint": parts.fingerprint, "triplets": listed}
+    try:
+        target.claim(_DATA, asked, adopts=True)
+    except UserError as error:
+        raise UserError(
+            f"`dataset`: images, labels or triplets are others than those that {target.directory} "
+            f"began with ({error}); allowed: the data as they were, or another `model_dir`"
+        ) from None
 
 
 def read(

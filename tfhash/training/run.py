@@ -64,12 +64,13 @@ class Run:
                     leftover.unlink(missing_ok=True)
             yield
 
-    def claim(self, name: str, deciding: Mapping[str, Any]) -> None:
+    def claim(self, name: str, deciding: Mapping[str, Any], adopts: bool = False) -> None:
         """Makes sure that the folder holds the work of these values, or no work yet.
 
-        name: of the file that keeps them. UserError, naming the first value that differs, where the
-        folder holds the work of others, or of values that cannot be read any more; where it cannot
-        be written.
+        name: of the file that keeps them. adopts: a folder without that file, as earlier versions
+        left it, is taken for one of these values. UserError, naming the first value that differs,
+        where the folder holds the work of others, or of values that cannot be read any more; where
+        it cannot be written.
         """
         if self.directory is None:
             return
@@ -82,7 +83,7 @@ class Run:
             raise unwritable("`model_dir`", self.directory, error) from None
         if self.writes or begun:
             trained = any((self.directory / CHECKPOINTS).glob("*"))
-            claim(path, deciding, self.writes, "model_dir", trained)
+            claim(path, deciding, self.writes, "model_dir", trained and not adopts)
 
     def write_text(self, name: str, text: str) -> None:
         """Writes directory/name in one move. UserError where that is not possible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import tempfile
 from pathlib import Path
@@ -163,6 +164,15 @@ def test_the_split_of_lists(prepare, tmp_path):
     assert (
         parts.fingerprint != splits.from_lists(found, seed=1, validation_fraction=0.4).fingerprint
     )
+    copies = dataclasses.replace(found, first=np.arange(len(found.ids)))
+    with pytest.raises(UserError, match="`duplicates`: group, not with `protocol`=lists"):
+        splits.from_lists(copies, seed=0)
+    images = found.images.copy()
+    images[-3:] = images[0]
+    dropped = sources._with_copies(dataclasses.replace(found, images=images), "drop")
+    by_id = dict(zip(found.ids, found.of_list, strict=True))
+    assert len(dropped.ids) == len(found.ids) - 3
+    assert [by_id[name] for name in dropped.ids] == list(dropped.of_list)
     digits = sources.load("digits")
     with pytest.raises(
         UserError, match="`protocol`=lists: digits has no lists; allowed: `dataset`"

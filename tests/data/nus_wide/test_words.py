@@ -14,6 +14,8 @@ from tests.data.nus_wide.test_builder import PATHS, write_lists, write_owners  #
 from tfhash import prepare_nus_wide, train  # noqa: E402
 from tfhash.data.nus_wide import words  # noqa: E402
 from tfhash.errors import UserError  # noqa: E402
+from tfhash.runs import experiment  # noqa: E402
+from tfhash.training.run import Run  # noqa: E402
 
 
 def counts() -> np.ndarray:
@@ -104,6 +106,12 @@ def test_one_flag_trains_on_them_and_metrics_say_so(prepared, command, tmp_path)
     of_both = [np.load(tmp_path / run / "codes" / "database.npz") for run in ("run", "named")]
     np.testing.assert_array_equal(of_both[0]["codes"], of_both[1]["codes"])
     assert metrics["variant"] == "bow"
+    # The images that a matrix has loaded already go with the same file.
+    given = train.parse([*LEARN, *PARTS, where])
+    images = experiment.load_images(given.experiment, given.settings.storage)
+    again = train.run(given, Run(tmp_path / "again"), "", images)
+    assert again["flags"]["features_file"] == kept
+    assert again["features_digest"] == metrics["features_digest"]
 
 
 def test_of_another_data_set_the_file_has_to_be_named(command, tmp_path):
