@@ -21,7 +21,7 @@ from absl import flags, logging  # noqa: E402
 from tfhash import export  # noqa: E402
 from tfhash.cli import flags as config_flags  # noqa: E402
 from tfhash.cli import mains  # noqa: E402
-from tfhash.errors import unwritable  # noqa: E402
+from tfhash.errors import UserError, unwritable  # noqa: E402
 from tfhash.export import onnx, portable, signatures, tflite  # noqa: E402
 from tfhash.export.folded import folded  # noqa: E402
 from tfhash.export.verify import VerificationError  # noqa: E402
@@ -56,7 +56,9 @@ def define_flags() -> None:
         "saved_model writes EXPORT_DIR/N; tflite encoder_PRECISION.tflite; onnx encoder.onnx, and "
         "needs the extra onnx",
     )
-    flags.DEFINE_enum("tflite_precision", "float32", tflite.PRECISIONS, "of the stored weights")
+    flags.DEFINE_enum(
+        "tflite_precision", "float32", tflite.PRECISIONS, "with --format=tflite: of the weights"
+    )
     flags.DEFINE_bool(
         "verify",
         True,
@@ -76,6 +78,10 @@ def main(argv: list[str]) -> int:
     model_dir = Path(flags.FLAGS.model_dir)
     export_dir = Path(flags.FLAGS.export_dir or model_dir / "export")
     given = flags.FLAGS
+    if given["tflite_precision"].present and given.format != "tflite":
+        raise UserError(
+            f"--tflite_precision: not with --format={given.format}; allowed: with --format=tflite"
+        )
     own = config_flags.of_run((*OF_DATA, *OF_ENCODER))
     try:
         if given.format == "saved_model":

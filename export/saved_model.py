@@ -14,14 +14,12 @@ import numpy as np
 import tensorflow as tf
 
 import tfhash
-from tfhash import paths
+from tfhash import exports, paths
 from tfhash.data import images as image_ops
 from tfhash.data.arrays import as_images
 from tfhash.export import aside, decoder, fingerprint, operations, signatures, verify, warmup
 from tfhash.export.folded import folded
 from tfhash.hashers.base import Hasher
-
-METADATA_FILE = Path("assets.extra", "tfhash.json")
 
 
 def save(
@@ -165,5 +163,5 @@ def _write(
             "keras": keras.__version__,
         },
     }
-    path = folder / METADATA_FILE
+    path = folder / exports.METADATA
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -17,16 +17,26 @@ SAVED_MODEL = "saved_model.pb"
 
 
 def newest(directory: Path) -> Path:
-    """The folder itself where it is a version, else the highest number in it.
+    """The folder itself where it is a version, else the highest of those in it.
 
     UserError where there is none.
     """
     if (directory / SAVED_MODEL).is_file():
         return directory
-    names = [path.name for path in directory.glob("*") if path.name.isdecimal()]
-    if not names:
+    found = versions(directory)
+    if not found:
         raise UserError(f"`model`: no export in {shown(directory)}; python -m tfhash.export")
-    return directory / max(names, key=int)
+    return found[-1]
+
+
+def versions(directory: Path) -> list[Path]:
+    """The versions in a folder, by number: folders called by one, with a SavedModel in them.
+
+    One that is still being copied may have none yet, and a year is a number too.
+    """
+    found = (path.parent for path in directory.glob(f"*/{SAVED_MODEL}"))
+    numbered = [path for path in found if path.name.isascii() and path.name.isdecimal()]
+    return sorted(numbered, key=lambda path: int(path.name))
 
 
 def describe(directory: Path) -> dict[str, Any]:

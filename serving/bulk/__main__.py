@@ -63,8 +63,8 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "tf_threads",
         1,
-        "threads of the network in each process of workers, beside one that decodes; 0: as many as "
-        "cores",
+        "with --model: threads of the network in each process of workers, beside one that decodes; "
+        "0: as many as cores",
         0,
     )
     for name in ("input", "output"):
@@ -100,14 +100,13 @@ def _job() -> Job:
     given = flags.FLAGS
     if (given.model is None) == (given.target is None):
         raise UserError("--model, --target: allowed: exactly one of them")
-    if given.target is not None and given["engine"].present:
-        raise UserError("--engine: behind --target the server computes; allowed: with --model")
     try:
         name, count = shards.together(given.output)
     except ValueError as error:
         raise UserError(f"--output: {error}") from None
     limit = files.max_bytes(given.max_image_megapixels)
     source = inputs.source_of(given.input, limit, given.image_feature, given.id_feature)
+    _check_flags(source)
     with places.named(given.input, "input"):
         source.check()
     if given.model is not None:
@@ -125,6 +124,22 @@ def _job() -> Job:
         given.batch,
         given.batch_mib * 2**20,
     )
+
+
+def _check_flags(source: inputs.Source) -> None:
+    """UserError for a flag that nothing would look at."""
+    given = flags.FLAGS
+    served = "behind --target the server computes; allowed: with --model"
+    own = "no server is asked; allowed: with --target"
+    no_records = "--input has no features; allowed: with .tfrecord in its name"
+    for names, is_unused, why in (
+        ("engine tf_threads", given.target is not None, served),
+        ("model_name timeout", given.target is None, own),
+        ("image_feature id_feature", not isinstance(source, inputs.Records), no_records),
+    ):
+        for name in names.split():
+            if is_unused and given[name].present:
+                raise UserError(f"--{name}: {why}")
 
 
 def _report(job: Job, counted: Mapping[str, int], total: Total) -> int:

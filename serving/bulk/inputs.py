@@ -18,7 +18,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from tfhash import files
 from tfhash.errors import UserError
-from tfhash.names import ENCODING, ERRORS, is_text, shown
+from tfhash.names import ERRORS, is_text, shown
 from tfhash.serving.bulk import places, records
 from tfhash.serving.bulk.places import UNKNOWN
 
@@ -108,7 +108,8 @@ class Paths(Files):
 
     def _reader(self) -> csv.DictReader:
         file = places.open_to_read(places.absolute(self.pattern), unpack=True)
-        return csv.DictReader(io.TextIOWrapper(file, ENCODING, ERRORS, newline=""))
+        # Excel's "CSV UTF-8" begins with a mark, which would be of the first column's name.
+        return csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", ERRORS, newline=""))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ import hashlib
 import io
 import itertools
 import json
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from tfhash import files, shards
+from tfhash.names import shown
 from tfhash.serving.bulk import places
 from tfhash.serving.bulk.inputs import Item, Source, reason
 from tfhash.serving.bulk.models import Model
@@ -79,7 +81,7 @@ class Making:
         ordered = sorted({*items}, key=lambda item: (item.id, item.path, item.offset))
         path = shards.path_of(self.job.name, self.shard, self.job.shards)
         before = places.read(path) if places.exists(path) else None
-        facts, known = self._known(before)
+        facts, known = self._known(path, before)
         wanted = self._facts(ordered)
         if facts and facts.unread == 0 and wanted == facts._replace(rows=0, errors=0):
             self.counts = Counts(facts.rows, bad=facts.errors, finished=True)
@@ -92,18 +94,27 @@ class Making:
         self.counts.bad = sum(row.code is None for row in rows)
         return self.counts
 
-    def _known(self, before: bytes | None) -> tuple[Facts | None, dict[str, Row]]:
-        """The facts of the shard that is there, and what of its rows holds still."""
+    def _known(self, path: str, before: bytes | None) -> tuple[Facts | None, dict[str, Row]]:
+        """The facts of the shard that is there, and what of its rows holds still.
+
+        Nothing of one that is damaged: it is told, and made again.
+        """
         if before is None:
             return None, {}
         model = self.job.model
-        facts, table = shards.read(io.BytesIO(before))
+        try:
+            facts, table = shards.read(io.BytesIO(before))
+            found = shards.rows_of(table)
+        except ValueError as error:  # that it is a shard was known before the job began
+            told = f"{shown(path)}: {reason(error)}; it is made again"
+            print(told, file=sys.stderr, flush=True)  # on one machine the logs of workers are off
+            return None, {}
         of_model = model.fingerprint, model.code_length, model.engine
         if (facts.fingerprint, facts.code_length, facts.engine) != of_model:
             return None, {}
-        rows = [row for row in shards.rows_of(table) if row.code is not None]
+        rows = [row for row in found if row.code is not None]
         if facts.megapixels == self.job.megapixels:
-            refused = [row for row in shards.rows_of(table) if row.code is None and row.size >= 0]
+            refused = [row for row in found if row.code is None and row.size >= 0]
             rows = refused + rows  # of a name that came twice, the one with a code
         return facts, {row.id: row for row in rows}
 

@@ -35,16 +35,18 @@ def prepare(job: Job) -> Existing:
     another engine, or files of another kind where shards would be written.
     """
     places.make_folder(job.name, "output")
-    places.delete_leftovers(f"{job.name}-")
+    places.delete_leftovers(
+        f"{job.name}-", lambda path: path == errors_of(job) or _count(job, path) is not None
+    )
     found = others = 0
     for path in places.siblings(f"{job.name}-"):
-        parts = shards.parts_of(path)
-        if parts is None or parts[0] != job.name:
+        count = _count(job, path)
+        if count is None:
             continue
-        if parts[2] != job.shards:
+        if count != job.shards:
             raise UserError(
-                f"--output: {shown(path)} is one of {parts[2]:,} shards, not {job.shards:,}; "
-                f"allowed: {shown(job.name)}@{parts[2]}.parquet, another name, or without its files"
+                f"--output: {shown(path)} is one of {count:,} shards, not {job.shards:,}; "
+                f"allowed: {shown(job.name)}@{count}.parquet, another name, or without its files"
             )
         try:
             with places.open_to_read(path) as file:
@@ -85,6 +87,20 @@ def finish(job: Job) -> Total:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("id", "error"), *sorted(listed)])
-    path = f"{job.name}-errors.csv"
+    path = errors_of(job)
     places.write(path, text.getvalue().encode())
     return Total(rows, errors, path)
+
+
+def errors_of(job: Job) -> str:
+    """The path of the list of images without a code."""
+    return f"{job.name}-errors.csv"
+
+
+def _count(job: Job, path: str) -> int | None:
+    """Of how many shards the path is one, by its name; None where it is none of this job.
+
+    The shards of codes-big begin with `codes-` too.
+    """
+    parts = shards.parts_of(path)
+    return parts[2] if parts and parts[0] == job.name else None

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO, NamedTuple
 
 from apache_beam.io.filesystem import CompressionTypes, FileMetadata
@@ -135,9 +135,16 @@ def siblings(name: str) -> list[str]:
     return sorted(path for path in found if path.startswith(start))
 
 
-def delete_leftovers(name: str) -> None:
-    """Deletes what killed writers left of files whose paths begin with this one."""
-    leftovers = [path for path in siblings(name) if _TEMPORARY in path[len(name) :]]
+def delete_leftovers(name: str, is_own: Callable[[str], bool]) -> None:
+    """Deletes what killed writers left of files whose paths begin with this one.
+
+    is_own: says of the path of such a file whether it is the caller's; others may be written now.
+    """
+    leftovers = [
+        path
+        for path in siblings(name)
+        if _TEMPORARY in path[len(name) :] and is_own(path.rpartition(_TEMPORARY)[0])
+    ]
     if leftovers:
         FileSystems.delete(leftovers)
 

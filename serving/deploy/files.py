@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
+from tfhash import exports
 from tfhash.errors import UserError
 
 LARGEST_WARM_UP_REQUEST = 32  # images; what tfhash.export writes into assets.extra
@@ -78,17 +79,13 @@ def newest_version(export_dir: Path) -> int:
 
     Raises UserError where there is none.
     """
-    versions = [
-        int(path.parent.name)
-        for path in export_dir.glob("*/saved_model.pb")
-        if re.fullmatch("[0-9]+", path.parent.name)
-    ]
+    versions = exports.versions(export_dir)
     if not versions:
         raise UserError(
             f"--export_dir: received {str(export_dir)!r}, allowed a folder with at least one "
             "version, N/saved_model.pb, such as python -m tfhash.export publishes"
         )
-    return max(versions)
+    return int(versions[-1].name)
 
 
 def render(settings: Settings, export_dir: Path, output: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tfhash.cli import quiet
@@ -40,6 +40,8 @@ from tfhash.serving.encode.results import Row, Source  # noqa: E402
 from tfhash.serving.errors import HashServiceError  # noqa: E402
 from tfhash.serving.local import Tally, WrongModelError  # noqa: E402
 
+_OF_AN_EXPORT = ("engine", "tf_threads")
+_OF_A_SERVER = ("in_flight", "timeout", "tls_ca_file", "tls_cert_file", "tls_key_file")
 _SERVED = "tfhash"  # the name of a model, where none is given
 _INTERRUPTED_STATUS = 130  # 128 + SIGINT, as shells have it
 
@@ -69,8 +71,10 @@ def define_flags() -> None:
         "larger files are not sent: .8 MiB a megapixel; as the flag that the model learned with",
         1,
     )
-    flags.DEFINE_integer("in_flight", 4, "requests at a time", 1)
-    flags.DEFINE_float("timeout", 60, "seconds that a request may take, a restart included")
+    flags.DEFINE_integer("in_flight", 4, "with --target: requests at a time", 1)
+    flags.DEFINE_float(
+        "timeout", 60, "with --target: seconds that a request may take, a restart included"
+    )
     define_path("tls_ca_file", None, "PEM: who may vouch for the server; turns on TLS")
     define_path("tls_cert_file", None, "PEM: certificate of this client, for mutual TLS")
     define_path("tls_key_file", None, "PEM: private key of that certificate")
@@ -113,9 +117,9 @@ def _client() -> HashClient | InProcess:
                 "--target, --model: expected HOST:PORT of a server, or the folder of an export as "
                 "--model"
             )
+        _refuse(_OF_A_SERVER, "no server is asked; allowed: with --target")
         return InProcess(Path(given.model), given.engine, given.tf_threads)
-    if given["engine"].present:
-        raise UserError("--engine: behind --target the server computes; allowed: without --target")
+    _refuse(_OF_AN_EXPORT, "behind --target the server computes; allowed: without --target")
     return HashClient(
         given.target,
         given.model or _SERVED,
@@ -124,6 +128,12 @@ def _client() -> HashClient | InProcess:
         max_batch=given.batch,
         in_flight=given.in_flight,
     )
+
+
+def _refuse(names: Iterable[str], why: str) -> None:
+    for name in names:
+        if flags.FLAGS[name].present:
+            raise UserError(f"--{name}: {why}")
 
 
 def _source(client: HashClient) -> Source:

@@ -38,7 +38,7 @@ class Budget:
         try:
             return asked.result(seconds)
         except futures.TimeoutError:
-            _withdraw(asked)
+            self._withdraw(asked)
             raise self._refusal(size) from None
 
     async def hold(self, size: int, seconds: float) -> Hold:
@@ -50,10 +50,10 @@ class Budget:
             async with asyncio.timeout(seconds):
                 return await asyncio.wrap_future(asked)
         except TimeoutError:
-            _withdraw(asked)
+            self._withdraw(asked)
             raise self._refusal(size) from None
         except BaseException:
-            _withdraw(asked)
+            self._withdraw(asked)
             raise
 
     def _ask(self, size: int) -> futures.Future[Hold]:
@@ -83,6 +83,12 @@ class Budget:
                     served.append((size, asked))
         for size, asked in served:
             asked.set_result(Hold(self, size))
+
+    def _withdraw(self, asked: futures.Future[Hold]) -> None:
+        if asked.cancel():
+            self._serve()  # it may have been the one that others waited behind
+        else:  # it was served at the last moment
+            asked.result().release()
 
     def _refusal(self, size: int) -> RequestError:
         return RequestError(
@@ -124,11 +130,6 @@ class Hold:
 
     def __exit__(self, *error: object) -> None:
         self.release()
-
-
-def _withdraw(asked: futures.Future[Hold]) -> None:
-    if not asked.cancel():  # it was served at the last moment
-        asked.result().release()
 
 
 def _mib(size: int) -> str:

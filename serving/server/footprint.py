@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfhash import exports
 from tfhash.serving.server import image_headers
 
-METADATA_FILE = Path("assets.extra", "tfhash.json")
 MOST_ROWS = 256  # in a chunk: between chunks a request whose time is up ends
 _CHUNK = 256 * 2**20  # bytes of a chunk of more than one row
 
@@ -48,7 +48,7 @@ class Footprint:
     def of(cls, folder: Path) -> Footprint:
         """From `tfhash.json`; the defaults where there is none."""
         try:
-            told = json.loads((folder / METADATA_FILE).read_text(encoding="utf-8"))
+            told = json.loads((folder / exports.METADATA).read_text(encoding="utf-8"))
             return cls(
                 int(told.get("image_size", cls.image_size)),
                 int(told.get("limits", {}).get("max_pixels", cls.max_pixels)),

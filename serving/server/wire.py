@@ -19,7 +19,8 @@ _MESSAGE = 2  # field 2 of each of them is the next
 def parsed_size(message: bytes, most: int) -> int:
     """Bytes of memory, estimated from above; stops at `most`. Malformed ones are left to protobuf.
 
-    Raises RequestError INVALID_ARGUMENT for tensors of handles, which no signature takes.
+    Raises RequestError INVALID_ARGUMENT for tensors of handles, which no signature takes, and for
+    groups, which no message of the API has.
     """
     if len(message) < _SMALL:
         return len(message)
@@ -45,7 +46,8 @@ def parsed_size(message: bytes, most: int) -> int:
                     raise invalid("tensor parsing error: a tensor of handles")
                 at += length
             else:
-                return total  # a group: protobuf refuses these fields
+                # protobuf takes groups that it does not know, and all that is behind them.
+                raise invalid(f"a field of wire type {wire_type}; a PredictRequest has none")
     return total
 
 

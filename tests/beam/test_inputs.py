@@ -165,6 +165,14 @@ def test_a_record_over_the_limit_is_skipped(tmp_path):
     assert found == [(12, None, error), (len(large) + 28, b"next", None)]
 
 
+def test_a_csv_of_excel(tmp_path):
+    """Its "CSV UTF-8" begins with a byte-order mark."""
+    (tmp_path / "paths.csv").write_text("path\nphotos/ä.png\n", encoding="utf-8-sig")
+    source = Paths(f"{tmp_path}/paths.csv", LIMIT)
+    source.check()
+    assert [item.id for item in source.find()] == ["photos/ä.png"]
+
+
 def test_a_file_that_is_not_packed_is_told(tmp_path):
     (tmp_path / "x.tfrecord.gz").write_bytes(gzip.compress(b"")[:-4] + b"....")
     (item,) = items_of(Records(f"{tmp_path}/x.tfrecord.gz", LIMIT, "image", "id"))

@@ -14,6 +14,7 @@ pytest.importorskip("apache_beam", reason="needs Apache Beam: `make beam`")
 
 from tests.beam import rows
 from tfhash import files
+from tfhash.serving.bulk import output
 from tfhash.serving.bulk.inputs import Files, Item, reason
 from tfhash.serving.bulk.making import Counts, Job, Making, groups, shard_of
 from tfhash.serving.bulk.models import Model
@@ -142,6 +143,34 @@ def test_another_engine_encodes_all_anew(job):
     encoder, _ = make(replace(job, model=Model("f1", 13, engine="tflite")))
     assert len(encoder.asked) == 41
     assert {rows.facts(path)["engine"] for path in rows.shards()} == {"tflite"}
+
+
+@pytest.mark.parametrize(("place", "size"), [(b"PAR1", 9), (b"photos/", 1)])
+def test_a_damaged_shard_is_told_and_made_again(job, capsys, place, size):
+    """Its footer is whole; a page has no header, or a name is no UTF-8."""
+    make(job)
+    path = rows.shards()[1]
+    content = path.read_bytes()
+    start = content.index(place) + len(place)
+    path.write_bytes(content[:start] + b"\xff" * size + content[start + size :])
+    output.prepare(job)  # does not mind
+    _, counts = make(job)
+    assert counts.finished == SHARDS - 1 and path.read_bytes() == content
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path.absolute()}: ") and line.endswith("; it is made again")
+
+
+def test_leftovers_of_this_job_alone_are_cleared(job, tmp_path):
+    """A job whose name begins with this one's may be running."""
+    (tmp_path / "out").mkdir()
+    files_of = ("-00001-of-00004.parquet.tmp-0", "-errors.csv.tmp-0")
+    for name in ("codes", "codes-big"):
+        for end in files_of:
+            (tmp_path / "out" / f"{name}{end}").touch()
+    output.prepare(job)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"codes-big{end}" for end in files_of
+    }
 
 
 def test_the_order_of_the_input_does_not_matter(job):

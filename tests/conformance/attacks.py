@@ -176,9 +176,18 @@ def empty_lists(target: Target) -> str:
 
 def empty_fields(target: Target) -> str:
     """Each two bytes are a dimension of a tensor."""
+    return target.predict(_dimensions(target))
+
+
+def behind_a_group(target: Target) -> str:
+    """The same behind the start and the end of a group, which protobuf reads over."""
+    return target.predict(b"\xa3\x06\xa4\x06" + _dimensions(target))
+
+
+def _dimensions(target: Target) -> bytes:
     dimensions = b"\x12\x00" * (target.message // 2 - 100)
     shape = _field(2, dimensions)
-    return target.predict(_field(2, _field(1, b"images") + _field(2, shape)))
+    return _field(2, _field(1, b"images") + _field(2, shape))
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -296,6 +305,6 @@ def scans(target: Target) -> str:
 
 ATTACKS: tuple[Callable[[Target], str], ...] = (
     rank_33, rank_33_rest, million_images, long_string, repeated_png, wide_image, many_rows,
-    repeated_string, empty_strings, empty_lists, empty_fields, gzip_bomb, large_photos,
-    held_bodies, head_only, dripping_posts, thousand_gets, scans,
+    repeated_string, empty_strings, empty_lists, empty_fields, behind_a_group, gzip_bomb,
+    large_photos, held_bodies, head_only, dripping_posts, thousand_gets, scans,
 )  # fmt: skip

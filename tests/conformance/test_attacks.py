@@ -50,6 +50,7 @@ EXPECTED = {
     "empty_strings": {"400"},
     "empty_lists": {"429"},
     "empty_fields": {"RESOURCE_EXHAUSTED"},
+    "behind_a_group": {"INVALID_ARGUMENT"},
     "gzip_bomb": {"429 8"},
     "large_photos": {"RESOURCE_EXHAUSTED 8"},
     "thousand_gets": {"200 1000"},

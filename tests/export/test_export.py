@@ -334,3 +334,22 @@ def test_what_a_killed_export_left_is_cleared_and_that_of_a_living_one_is_not(tm
     with aside.folder(tmp_path, "4"):
         assert not theirs.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
+
+
+def test_what_others_write_aside_is_not_cleared(tmp_path):
+    """As `npz.write` and `Index.save` name it, who hold no lock."""
+    theirs = {".codes.npz.tmp-host-12", ".encoder.tmp-0badcafe-1", ".7.tmp-0badcafe0bad"}
+    for name in theirs:
+        (tmp_path / name).mkdir()
+    with aside.folder(tmp_path, "4"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == theirs
+
+
+@pytest.mark.parametrize("form", ["saved_model", "onnx"])
+def test_a_precision_that_means_nothing_is_refused(command, tmp_path, form):
+    ended = command(
+        export_command, f"--model_dir={tmp_path}", f"--format={form}", "--tflite_precision=int8"
+    )
+    expected = f"--tflite_precision: not with --format={form}; allowed: with --format=tflite"
+    assert ended.line("tfhash.export").endswith(expected)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfhash.export import saved_model, verify, warmup
+from tfhash import exports
+from tfhash.export import verify, warmup
 
 SIZE = 16
 INPUTS = {
@@ -29,7 +30,7 @@ def test_each_signature_has_a_request_of_1_8_and_32_images(published):
         for signature, name in INPUTS.items()
         for count in (1, 8, 32)
     ]
-    content = json.loads((published / saved_model.METADATA_FILE).read_text())
+    content = json.loads((published / exports.METADATA).read_text())
     assert content["warmup"] == {"requests": 12, "images": [1, 8, 32]}
 
 

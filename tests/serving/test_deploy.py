@@ -21,6 +21,7 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
+from tfhash import exports
 from tfhash.errors import UserError
 from tfhash.serving import deploy
 
@@ -106,12 +107,13 @@ def protos():
 
 @pytest.fixture
 def export_dir(tmp_path) -> Path:
-    """Version 10 is the newest: 12 is incomplete, the others are no versions."""
+    """Version 10 is the newest: 12 is incomplete, the others are no versions, one a file."""
     export_dir = tmp_path / "run" / "export"
     for name in ("3", "10", ".11.tmp-0a1b", "latest", "-13"):
         (export_dir / name).mkdir(parents=True)
         (export_dir / name / "saved_model.pb").touch()
     (export_dir / "12").mkdir()
+    (export_dir / "2024").touch()
     return export_dir
 
 
@@ -385,6 +387,7 @@ def test_bad_settings_name_the_flag(change):
 
 def test_the_newest_version(export_dir):
     assert deploy.newest_version(export_dir) == 10
+    assert exports.newest(export_dir) == export_dir / "10"  # that of all who load one here
 
 
 @pytest.mark.parametrize("folder", ["absent", "run", "run/export/12"])

@@ -9,7 +9,7 @@ from concurrent import futures
 
 import pytest
 
-from tfhash.serving.server.budget import Budget
+from tfhash.serving.server.budget import Budget, Hold
 from tfhash.serving.server.status import RequestError
 
 PATIENCE = 30
@@ -41,7 +41,21 @@ def test_waiting_in_vain(sync):
     assert raised.value.message == (
         "waited in vain for 2.0 MiB: other requests hold what --max_working_mib allows, 3.0 MiB"
     )
+    assert not budget.contested
     assert budget.take(MIB, 0)  # who gave up stands in nobody's way
+
+
+def test_who_gives_up_lets_the_next_one_in():
+    """40 are left: too few for the first, enough for the second."""
+    budget = Budget(100, "flag")
+    budget.take(60, 0)
+
+    async def both() -> list:
+        waiting = budget.hold(50, 0.01), budget.hold(30, 5)
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+    gave_up, hold = asyncio.run(both())
+    assert isinstance(gave_up, RequestError) and isinstance(hold, Hold)
 
 
 def test_more_than_there_ever_is():

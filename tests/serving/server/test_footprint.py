@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfhash.serving.server import footprint, image_headers
+from tfhash import exports
+from tfhash.serving.server import image_headers
 from tfhash.serving.server.footprint import Footprint
 
 SIZE = 16
@@ -130,6 +131,6 @@ def test_chunks_of_files():
 )
 def test_what_an_export_tells(tmp_path, text, expected):
     if text is not None:
-        (tmp_path / footprint.METADATA_FILE).parent.mkdir()
-        (tmp_path / footprint.METADATA_FILE).write_text(text)
+        (tmp_path / exports.METADATA).parent.mkdir()
+        (tmp_path / exports.METADATA).write_text(text)
     assert Footprint.of(tmp_path) == expected

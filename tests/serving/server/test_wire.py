@@ -86,6 +86,15 @@ def test_handles_are_refused(field):
         wire.parsed_size(request.SerializeToString(), 2**40)
 
 
+@pytest.mark.parametrize("wire_type", [3, 4, 6, 7])
+def test_groups_are_refused(wire_type):
+    """Or else nobody counts what is behind them. The tag of field 100: 100 * 8 + 3 is 0x323."""
+    message = bytes([0xA0 | wire_type, 6]) + dimensions().SerializeToString()
+    with pytest.raises(RequestError, match=f"a field of wire type {wire_type}") as raised:
+        wire.parsed_size(message, 2**40)
+    assert raised.value.code.name == "INVALID_ARGUMENT"
+
+
 def test_few_bytes_are_not_looked_into():
     assert wire.parsed_size(b"\x12" * 1000, 2**40) == 1000
 
@@ -102,4 +111,4 @@ def test_any_bytes():
         try:
             assert wire.parsed_size(bytes(damaged), 10**7) >= 70_000
         except RequestError as error:
-            assert "handles" in error.message
+            assert "handles" in error.message or "wire type" in error.message
