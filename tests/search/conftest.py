@@ -11,6 +11,7 @@ from PIL import Image
 from tests.search import items
 from tfhash.search import __main__ as main_module
 from tfhash.search import build
+from tfhash.search.encoder import Limits
 from tfhash.search.index import Index
 
 BITS = 12
@@ -20,6 +21,7 @@ class FakeEncoder:
     """Codes are bits of a file's middle bytes; a file that says so is refused."""
 
     directory = Path("export/1")
+    limits = Limits()
 
     def __init__(self, code_length=BITS, fingerprint="m1"):
         self.code_length, self.fingerprint = code_length, fingerprint

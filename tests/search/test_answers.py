@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import re
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageFile
 
 from tfhash import files
 from tfhash.search import answers
+from tfhash.search.encoder import Limits
 from tfhash.search.index import Found, Index
 
 
@@ -37,7 +39,9 @@ def test_a_page_is_one_file_that_asks_for_nothing(tmp_path):
     (tmp_path / "<b>.png").write_bytes(b"")
     path = tmp_path / "new" / "page.html"
     ids = ["red.png", "<b>.png", "no\udce9.png"]
-    answers.write_page(path, ["<script>alert(1)</script>"], found(ids, [0, 1, 2]), tmp_path)
+    answers.write_page(
+        path, ["<script>alert(1)</script>"], found(ids, [0, 1, 2]), tmp_path, tmp_path
+    )
     page = path.read_text(encoding="utf-8")
     assert "<script>" not in page and "<b>" not in page
     assert not re.search(r"(src|href)=.(?!data:)", page) and "url(" not in page
@@ -72,13 +76,23 @@ def test_what_is_no_image_has_no_thumbnail(tmp_path, content):
 @pytest.mark.parametrize("name", ["large.png", "large.jpg"])
 def test_a_picture_of_too_many_pixels_has_no_thumbnail(tmp_path, monkeypatch, name):
     """It is refused before it is decoded: one pixel more than a million is."""
-    monkeypatch.setattr(files, "MEGAPIXELS", 1)
+    limits = Limits(max_pixels=10**6)
     Image.new("L", (1000, 1001)).save(tmp_path / name)
     Image.new("L", (1000, 1000)).save(tmp_path / f"right-{name}")
-    assert answers.thumbnail(tmp_path / f"right-{name}")
+    assert answers.thumbnail(tmp_path / f"right-{name}", limits=limits)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(files.FileError, match="^1000 x 1001 pixels; allowed: 1 million$"):
-        answers.thumbnail(tmp_path / name)
+        answers.thumbnail(tmp_path / name, limits=limits)
+
+
+def test_a_file_has_a_thumbnail_where_the_model_takes_it(tmp_path):
+    """33 MiB, one more than usual."""
+    path = tmp_path / "large.png"
+    Image.new("L", (9, 9)).save(path)
+    os.truncate(path, 33 << 20)
+    with pytest.raises(files.FileError, match="33.0 MiB; allowed: 32.0 MiB"):
+        answers.thumbnail(path)
+    assert answers.thumbnail(path, limits=Limits(max_bytes=33 << 20))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK"])

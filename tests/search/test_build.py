@@ -11,6 +11,7 @@ import pytest
 from tfhash import files
 from tfhash.errors import UserError
 from tfhash.search import build
+from tfhash.search.encoder import Limits
 from tfhash.search.index import Index
 
 BITS = 12
@@ -226,6 +227,22 @@ def test_what_a_disk_does_not_give_keeps_its_codes(photos, monkeypatch):
     assert str(updated(index)) == "0 encoded, 68 as they were, 1 not read or refused"
 
 
+def test_a_file_may_be_as_large_as_the_model_takes(photos):
+    """33 MiB, one more than usual: it is encoded, keeps its code, and may be asked for."""
+    large, encoder = photos / "a/0.png", FakeEncoder()
+    os.truncate(large, 33 << 20)
+    encoder.limits = Limits(max_bytes=33 << 20)
+    index = new_index()
+    assert updated(index, encoder).unreadable == {}
+    os.utime(large)
+    assert updated(index, encoder).unchanged == 70
+    assert build.encode_files(encoder, str(large))[0] == [str(large)]
+    os.utime(large)
+    reason = "33.0 MiB; allowed: 32.0 MiB, by max_image_megapixels"
+    assert build.encode_files(FakeEncoder(), str(large))[2] == {str(large): reason}
+    assert updated(index).unreadable == {str(large): reason}
+
+
 def test_a_name_that_the_index_cannot_hold_is_told(photos):
     (photos / "a/0.png").rename(photos / os.fsdecode(b"a/caf\xe9.png"))
     index = new_index()
@@ -242,6 +259,21 @@ def test_an_index_without_a_model_is_tied_to_the_first_one(photos):
     assert index.model == "m1"
     with pytest.raises(UserError, match="`model`: its fingerprint is m2"):
         updated(index, FakeEncoder(fingerprint="m2"))
+
+
+def test_codes_of_an_unknown_model_get_none_of_a_known_one_beside_them(photos):
+    """Adding keeps them; building keeps those of files that are as they were."""
+    index = Index(code_length=BITS)
+    index.change(np.zeros((1, 2), np.uint8), ids=["photos/a/0.png"])
+    unknown = "`model`: its fingerprint is m1; which model made the codes .* is not known; allowed"
+    with pytest.raises(UserError, match=f"{unknown}: build, or another index"):
+        updated(index, drop=False)
+    assert index.model == "" and len(index) == 1
+    assert updated(index).encoded == 70 and index.model == "m1"
+    other = Index(code_length=BITS)
+    updated(other, FakeEncoder(fingerprint=""))
+    with pytest.raises(UserError, match=f"{unknown}: another index"):
+        updated(other)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tfhash import npz
 from tfhash.search import commands
@@ -36,6 +42,38 @@ def test_a_page_of_answers(built, search, tmp_path):
     assert (tmp_path / "out/q.html").read_text().count("<img ") == 23 * 3
 
 
+def pictures(page):
+    """(name, size) of the pictures of a page, by the order in which they stand there."""
+    found = re.findall(r"base64,([^\"]+)\"><figcaption>[^<]*<br>([^<]*)<", page.read_text())
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data, _ in found]
+    return [(name, image.size) for (_, name), image in zip(found, images, strict=True)]
+
+
+def test_a_page_shows_what_was_asked_for_from_another_folder(built, search, tmp_path, monkeypatch):
+    """The same name from there means another picture: 5 x 7, where those of the index are 9 x 9."""
+    Path("there/photos/a").mkdir(parents=True)
+    Image.new("RGB", (5, 7), "red").save("there/photos/a/0.png")
+    monkeypatch.chdir("there")
+    asked = (["--images=photos/a/0.png"], (5, 7)), (["--ids=photos/a/0.png"], (9, 9))
+    for flags, size in asked:
+        search("query", "--index=../i", *flags, "--k=1", "--html=q.html")
+        (name, shown), (_, answer) = pictures(tmp_path / "there/q.html")
+        assert (name, shown, answer) == ("photos/a/0.png", size, (9, 9))
+
+
+def test_a_page_has_pictures_as_large_as_the_model_takes(built, search, tmp_path):
+    told = tmp_path / "export/1/assets.extra/tfhash.json"
+    told.parent.mkdir(parents=True)
+    (tmp_path / "export/1/saved_model.pb").touch()
+    content = {"fingerprint": "m1", "code_length": 12, "limits": {"max_bytes": 33 << 20}}
+    os.truncate("photos/a/0.png", 33 << 20)
+    for text, count in (("", 0), (json.dumps(content), 1)):
+        told.write_text(text)
+        search("query", "--index=i", "--ids=photos/a/0.png", "--k=1", "--html=q.html")
+        shown = [name for name, _ in pictures(tmp_path / "q.html")]
+        assert shown.count("photos/a/0.png") == 2 * count
+
+
 @pytest.mark.parametrize("with_model", [True, False])
 def test_the_page_of_an_index_in_a_folder(built, search, monkeypatch, with_model):
     """The server is asked in this process, in place of being started; then Ctrl-C ends it."""
@@ -63,6 +101,20 @@ def test_the_page_of_an_index_in_a_folder(built, search, monkeypatch, with_model
     ended = search("page", "--index=i", "--port=8123", status=130)
     assert "page:       http://127.0.0.1:8123/ (Ctrl-C ends it)" in ended.output
     assert given == [("127.0.0.1", 8123)]
+
+
+def test_a_page_may_have_an_address_of_ipv6(built, search, monkeypatch):
+    testclient = pytest.importorskip("starlette.testclient", reason="needs the extra page")
+    uvicorn = pytest.importorskip("uvicorn", reason="needs the extra page")
+
+    def serve(app, host, port, log_level):
+        assert host == "fd00::7"
+        with testclient.TestClient(app, base_url="http://[fd00::7]:8123") as client:
+            assert client.get("/api/index").json()["count"] == 70
+
+    monkeypatch.setattr(uvicorn, "run", serve)
+    ended = search("page", "--index=i", "--host=fd00::7", "--port=8123")
+    assert "page:       http://[fd00::7]:8123/ (Ctrl-C ends it)" in ended.output
 
 
 def test_a_page_needs_the_model_of_its_index_and_a_folder(built, search):
@@ -153,6 +205,41 @@ def test_the_codes_of_encode(tmp_path, monkeypatch, search):
     npz.write(tmp_path / "codes.npz", arrays | {"fingerprint": "m9"})
     ended = search("build", "--index=i", "--codes=codes.npz", status=2)
     assert "its fingerprint is m9, that of the index m1" in ended.line("tfhash.search")
+
+
+def test_codes_of_no_known_model_are_replaced_by_those_of_one(tmp_path, monkeypatch, search):
+    monkeypatch.chdir(tmp_path)
+    arrays = {"codes": np.zeros((2, 2), np.uint8), "paths": np.array(["b", "a"]), "code_length": 12}
+    for name, told in (("none", {}), ("m1", {"fingerprint": "m1"}), ("m2", {"fingerprint": "m2"})):
+        npz.write(tmp_path / f"{name}.npz", arrays | told)
+    search("build", "--index=i", "--codes=none.npz")
+    search("build", "--index=i", "--codes=m1.npz")
+    assert "model:       m1" in search("info", "--index=i").output
+    for name, words in (("m2", "is m2, that"), ("none", "is unknown, that")):
+        ended = search("build", "--index=i", f"--codes={name}.npz", status=2)
+        assert f"--model: its fingerprint {words} of the index m1" in ended.line("tfhash.search")
+
+
+def test_images_are_not_added_to_codes_of_no_known_model(photos, search):
+    codes = {"codes": np.zeros((1, 2), np.uint8), "paths": np.array(["b"]), "code_length": 12}
+    npz.write(photos.parent / "none.npz", codes)
+    search("build", "--index=i", "--codes=none.npz")
+    before = search("info", "--index=i").output
+    ended = search("add", "--index=i", "--images=photos/**", "--model=export", status=2)
+    assert "is not known; allowed: build, or another index" in ended.line("tfhash.search")
+    assert search("info", "--index=i").output == before
+    search("build", "--index=i", "--images=photos/**", "--model=export")
+    assert "model:       m1" in search("info", "--index=i").output
+
+
+def test_an_index_of_no_codes_takes_some_again(tmp_path, monkeypatch, search):
+    monkeypatch.chdir(tmp_path)
+    for count in (2, 0, 3):
+        names = np.array([f"x{n}" for n in range(count)], str)
+        arrays = {"codes": np.zeros((count, 2), np.uint8), "paths": names, "code_length": 12}
+        npz.write(tmp_path / "codes.npz", arrays)
+        ended = search("build", "--index=i", "--codes=codes.npz")
+        assert f"i, {count} codes of 12 bits" in ended.output
 
 
 def test_an_approximate_backend_tells_how_it_was_set_up(run_folder, search):

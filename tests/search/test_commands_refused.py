@@ -151,6 +151,7 @@ def test_odd_values_of_a_filter_are_no_traceback(built, search, where):
 def test_an_export_that_says_nothing_of_itself_is_refused(tmp_path, content, words):
     folder = tmp_path / "export" / "3"
     (folder / "assets.extra").mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
     if content:
         (folder / "assets.extra" / "tfhash.json").write_text(content)
     with pytest.raises(ValueError, match=words):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import tfhash
 from tfhash.errors import UserError
 from tfhash.exports import newest
 from tfhash.search import build
-from tfhash.search.encoder import Encoder
+from tfhash.search.encoder import Encoder, Limits, limits_of
 from tfhash.search.index import Index
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
@@ -63,9 +64,24 @@ def test_an_index_of_a_folder_finds_what_the_hasher_would(exported, tmp_path, mo
     np.testing.assert_array_equal(codes, hasher.encode(IMAGES[:10]))
 
 
+def test_the_limits_of_an_export_are_those_of_its_run(exported, tmp_path):
+    """An export of before it told them has the usual ones: 32 MiB and 40 megapixels."""
+    _, folder = exported
+    shutil.copytree(folder / "1", tmp_path / "1")
+    path = tmp_path / "1" / "assets.extra" / "tfhash.json"
+    content = json.loads(path.read_text())
+    assert Encoder(tmp_path).limits == limits_of(content) == Limits(32 << 20, 40 * 10**6)
+    content["limits"] |= {"max_bytes": 80 << 20, "max_pixels": 10**8}
+    path.write_text(json.dumps(content))
+    assert Encoder(tmp_path).limits == Limits(80 << 20, 10**8)
+    for odd in ({}, {"limits": None}, {"limits": {"max_bytes": "9"}}):
+        assert limits_of(odd) == Limits()
+
+
 def test_the_newest_version_is_taken(exported, tmp_path):
     for number in (2, 10, 9):
         (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "saved_model.pb").touch()
     assert newest(tmp_path).name == "10"
 
 

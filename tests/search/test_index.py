@@ -147,6 +147,45 @@ def test_an_index_may_be_empty():
     assert repr(index) == "Index(0 codes of 20 bits, in memory)"
 
 
+def test_an_emptied_index_takes_items_again(index, tmp_path):
+    codes, ids = made(5, seed=1)
+    for _ in range(2):
+        index.remove(index.ids())
+        index.compact()
+        index.add(codes, ids=ids)
+        assert sorted(index.search(codes[:1], k=9).ids[0]) == index.ids() == sorted(ids)
+    if index._store.directory is None:
+        index.save(tmp_path / "i")
+    with Index.load(index._store.directory or tmp_path / "i") as again:
+        np.testing.assert_array_equal(again.codes(ids), codes)
+
+
+def test_numbers_are_ids_as_text_is():
+    codes, _ = made(12)
+    index = Index(codes, ids=range(12), code_length=BITS, payload=[*"abcdefghijkl"])
+    assert 3 in index and "3" in index and 12 not in index
+    np.testing.assert_array_equal(index.codes([3, np.int64(11)]), codes[[3, 11]])
+    assert index.payload([3, "11"]) == ["d", "l"]
+    index.remove([2, 3])
+    assert 3 not in index and len(index) == 10
+
+
+def test_a_closed_index_says_so(index):
+    codes, _ = made(1)
+    index.close()
+    for use in (index.ids, index.compact, index.optimise, lambda: index.search(codes),
+                lambda: len(index), lambda: index.add(codes, ids=["x"])):  # fmt: skip
+        with pytest.raises(UserError, match="^`index`: it was closed$"):
+            use()
+
+
+def test_an_index_may_be_closed_while_it_is_read(index):
+    with index.reading():
+        index.close()
+        with pytest.raises(UserError, match="^`index`: it was closed$"):
+            index.ids()
+
+
 def test_names_that_are_no_utf8_and_long_codes(tmp_path):
     name = os.fsdecode(b"caf\xe9.jpg")
     codes = np.random.default_rng(0).integers(0, 256, (3, 38), np.uint8)
@@ -173,6 +212,10 @@ def test_names_that_are_no_utf8_and_long_codes(tmp_path):
         (lambda i: i.add(made(2)[0], ids=["x", "y"], payload=[1]), "`payload`: 1, but 2 codes"),
         (lambda i: i.remove(["x", "y", "z"]), "`ids`: x, y and 1 more not in the index"),
         (lambda i: i.codes(["x"]), "`ids`: x not in the index"),
+        (lambda i: i.remove("23"), "`ids`: '23' is one text; allowed: a list of ids"),
+        (lambda i: i.add(made(1)[0], ids="x"), "`ids`: 'x' is one text; allowed"),
+        (lambda i: i.codes(b"23"), "`ids`: b'23' is one text; allowed"),
+        (lambda i: i.payload(""), "`ids`: '' is one text; allowed"),
         (lambda i: i.search(made(1)[0], k=0), "`k`: 0; allowed: whole numbers from 1 on"),
         (lambda i: i.search(made(1)[0], radius=-1), "`radius`: -1; allowed: whole numbers from 0"),
         (lambda i: i.search(made(1)[0], k=True), "`k`: True; allowed"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 
+import numpy as np
 import pytest
 
 from tests.search.items import BITS, COUNT, in_folder, made
@@ -146,6 +147,56 @@ def test_an_index_that_can_only_be_read_is_searched(tmp_path, monkeypatch):
     assert {path.name for path in folder.iterdir()} == {"items.sqlite", "codes-1.bin"}
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_who_can_only_read_sees_what_others_change(tmp_path, monkeypatch, is_open):
+    """While the other process has it open there is a log; after it only another file."""
+    folder = in_folder(tmp_path)
+    codes, ids = made()
+
+    def can_write(answer):
+        monkeypatch.setattr(os, "access", lambda path, mode: answer)
+
+    can_write(False)
+    with Index.load(folder) as reader:
+        assert len(reader.search(codes[:1], k=99).ids[0]) == COUNT
+        can_write(True)
+        with Index.load(folder) as owner:
+            owner.remove(ids[:40])
+            owner.compact()
+            owner.add(codes[:1], ids=["x"], payload=["new"])
+            if not is_open:
+                owner.close()
+            can_write(False)
+            assert set(reader.search(codes[:1], k=99).ids[0]) == {*ids[40:], "x"}
+            assert len(reader) == 21 and reader.payload(["x", ids[50]]) == ["new", None]
+        assert (reader._store._stamp is None) == is_open
+
+
+def test_an_emptied_index_of_before_takes_items(tmp_path):
+    """Its table of checks has a row of no codes, which the first ones that come replace."""
+    folder = in_folder(tmp_path)
+    codes, ids = made()
+    with Index.load(folder) as index:
+        index.remove(ids)
+        index.compact()
+    with sqlite3.connect(folder / "items.sqlite") as database:
+        database.execute("INSERT INTO checks VALUES (0, 0, 0)")
+    database.close()
+    with Index.load(folder) as index:
+        index.add(codes, ids=ids)
+    with Index.load(folder) as index:
+        assert index.ids() == sorted(ids)
+
+
+def test_what_a_table_refuses_is_no_damage(tmp_path):
+    codes, ids = made(1)
+    with Index(codes, ids=ids, code_length=BITS, path=tmp_path / "i") as index:
+        with pytest.raises(UserError, match="`index`: .* constraint .*; nothing of this") as caught:
+            with index._store.transaction():
+                index._store.append(np.zeros((1, 1), np.uint64), ids, None)
+        assert "damaged" not in str(caught.value) and len(index) == 1
+
+
 def test_two_that_make_an_index_at_once_make_one(tmp_path, monkeypatch):
     """Both see an empty folder; the one that comes second is told, and takes nothing away."""
     plain, codes = Store._check_free, made()[0]
@@ -153,7 +204,7 @@ def test_two_that_make_an_index_at_once_make_one(tmp_path, monkeypatch):
     def faster(directory):
         plain(directory)
         monkeypatch.undo()
-        Index(codes[:5], ids="abcde", code_length=BITS, path=directory).close()
+        Index(codes[:5], ids=[*"abcde"], code_length=BITS, path=directory).close()
 
     monkeypatch.setattr(Store, "_check_free", staticmethod(faster))
     with pytest.raises(UserError, match="`index`: .* holds an index already"):

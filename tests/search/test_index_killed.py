@@ -87,7 +87,8 @@ STOPS = """
         setattr(module, name, counted(getattr(module, name)))
     if what == "make":
         codes = np.arange(9, dtype=np.uint8)[:, None]
-        Index(code_length=8, path=folder, model="m1", backend="exact").add(codes, ids="abcdefghi")
+        index = Index(code_length=8, path=folder, model="m1", backend="exact")
+        index.add(codes, ids=[*"abcdefghi"])
     if what == "save":
         index.save(folder + "-copy")
     if what == "compact":

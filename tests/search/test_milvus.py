@@ -122,6 +122,17 @@ def test_items_are_replaced_and_removed(index):
     assert len(index) == 40 and ids[1] not in index
 
 
+def test_ids_are_text_or_numbers_but_not_one_text(index):
+    codes, _ = made(12)
+    index.add(codes, ids=range(12), payload=[*"abcdefghijkl"])
+    assert 3 in index and (index.codes([3]) == codes[3]).all() and index.payload([3]) == ["d"]
+    for use in (index.codes, index.payload, index.remove):
+        with pytest.raises(UserError, match="`ids`: '23' is one text; allowed: a list of ids"):
+            use("23")
+    index.remove([2, 3])
+    assert len(index) == 10
+
+
 def test_it_is_there_again_and_other_codes_are_refused(tmp_path):
     address = str(tmp_path / "m.db")
     codes, ids = made()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import io
+import os
 import threading
 import time
 
@@ -12,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfhash import files
 from tfhash.codes import unpack
 from tfhash.search import build
+from tfhash.search.encoder import Limits
 from tfhash.search.index import Index
 
 pytest.importorskip("starlette", reason="needs the extra page")
@@ -175,6 +176,7 @@ def test_payload_that_is_no_utf8_is_shown_as_text_can_be(client, index):
         ({"Sec-Fetch-Site": "same-origin"}, 200),
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://testserver:8000"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
     ],
@@ -215,7 +217,7 @@ def test_few_pictures_are_decoded_at_a_time(client, index, monkeypatch):
     now, most = [0], [0]
     lock = threading.Lock()
 
-    def slow(path, side):
+    def slow(path, side, limits):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
@@ -236,6 +238,7 @@ def test_few_pictures_are_decoded_at_a_time(client, index, monkeypatch):
     [
         "/thumbnail/9999",
         "/thumbnail/-1",
+        "/thumbnail/" + "9" * 5000,
         "/thumbnail/..%2f..%2fetc%2fpasswd",
         "/thumbnail/photos/a/0.png",
         "/photos/a/0.png",
@@ -260,6 +263,7 @@ def test_no_file_is_had_by_its_name(client, path):
         ("number=FIRST&k=0", "k: 0; allowed: whole numbers from 1 on"),
         ("number=FIRST&k=-3", "k: '-3'; allowed: whole numbers"),
         ("number=FIRST&k=99999999999", "k: '99999999999'; allowed: whole numbers"),
+        ("number=FIRST&radius=" + "0" * 9 + "9" * 5000, "radius: '000000000999"),
         ("number=FIRST&radius=x", "radius: 'x'; allowed: whole numbers"),
         ("number=FIRST&where=x", "where: 'x'; allowed: NAME=VALUE"),
     ],
@@ -283,8 +287,9 @@ def test_odd_uploads_are_one_line(client, body, words):
     assert response.status_code == 400 and words in response.json()["error"]
 
 
-def test_an_upload_is_read_no_further_than_a_file_may_be_long(client, monkeypatch):
-    monkeypatch.setattr(files, "MAX_BYTES", 2 << 20)
+def test_an_upload_is_read_no_further_than_a_file_may_be_long(index, fake_encoder):
+    encoder = fake_encoder()
+    encoder.limits = Limits(max_bytes=2 << 20)
     sent = []
 
     def parts():
@@ -292,9 +297,19 @@ def test_an_upload_is_read_no_further_than_a_file_may_be_long(client, monkeypatc
             sent.append(1)
             yield b"\xff" * (1 << 20)
 
-    response = client.post("/api/search", content=parts())
+    with testclient.TestClient(make_app(index, encoder, ["testserver"])) as client:
+        response = client.post("/api/search", content=parts())
     assert response.status_code == 400
-    assert response.json()["error"] == "the file is larger than 2 MiB"
+    assert response.json()["error"] == "the file is larger than 2.0 MiB"
+
+
+def test_pictures_are_as_large_as_the_model_takes(index, fake_encoder, photos):
+    encoder = fake_encoder()
+    encoder.limits = Limits(max_bytes=33 << 20)
+    os.truncate(photos / "a/0.png", 33 << 20)
+    for one, status in ((encoder, 200), (None, 400)):
+        with testclient.TestClient(make_app(index, one, ["testserver"])) as client:
+            assert client.get(f"/thumbnail/{index.first_number()}").status_code == status
 
 
 def test_without_a_model_only_items_are_asked_for(index):

@@ -71,6 +71,17 @@ def test_changes_are_all_or_nothing(index):
     assert codes_left == len(np.unique(exact.codes(exact.ids()), axis=0))
 
 
+def test_ids_are_text_or_numbers_but_not_one_text(index):
+    codes, _ = made(12)
+    index.add(codes, ids=range(12), payload=[*"abcdefghijkl"])
+    assert 3 in index and (index.codes([3]) == codes[3]).all() and index.payload([3]) == ["d"]
+    for use in (index.codes, index.payload, index.remove):
+        with pytest.raises(UserError, match="`ids`: '23' is one text; allowed: a list of ids"):
+            use("23")
+    index.remove([2, 3])
+    assert len(index) == 10
+
+
 def test_names_payload_and_codes_that_it_cannot_hold(index):
     codes, _ = made(1)
     index.add(codes, ids=["there"])

@@ -15,10 +15,12 @@ from tfhash import files
 from tfhash.errors import unwritable
 from tfhash.names import encoded, shown
 from tfhash.search import scan
+from tfhash.search.encoder import Limits
 from tfhash.search.found import Found
 
 THUMBNAIL = 128  # px
 _SHOWN = 20  # answers of a query on a terminal
+_USUAL = Limits()
 _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1.5rem; background: Canvas; color: CanvasText;
        color-scheme: light dark; }
@@ -57,15 +59,26 @@ def found_of(index: Any, ids: Sequence[Sequence[str]], queries: Sequence[str]) -
     )
 
 
-def write_page(path: Path, names: Sequence[str], found: Found, folder: Path) -> None:
-    """One file of HTML with all pictures in it. folder: what relative ids are relative to."""
+def write_page(
+    path: Path,
+    names: Sequence[str],
+    found: Found,
+    folder: Path,
+    asked: Path,
+    limits: Limits = _USUAL,
+) -> None:
+    """One file of HTML with all pictures in it.
+
+    folder: what relative ids of answers are relative to; asked: the same of the questions' names.
+    """
     parts = []
     for number, name in enumerate(names):
         answers = zip(found.ids[number], found.distances[number], strict=True)
         items = "".join(
-            f"<li>{_figure(one, f'{distance} bits', folder)}</li>" for one, distance in answers
+            f"<li>{_figure(one, f'{distance} bits', folder, limits)}</li>"
+            for one, distance in answers
         )
-        title = f"<h2>{_text(name)}</h2>{_figure(name, 'asked for', folder)}"
+        title = f"<h2>{_text(name)}</h2>{_figure(name, 'asked for', asked, limits)}"
         parts.append(f"<section>{title}<ul>{items}</ul></section>")
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -79,19 +92,19 @@ def write_page(path: Path, names: Sequence[str], found: Found, folder: Path) -> 
         raise unwritable("`html`", path, error) from None
 
 
-def thumbnail(path: Path, side: int = THUMBNAIL) -> bytes:
+def thumbnail(path: Path, side: int = THUMBNAIL, limits: Limits = _USUAL) -> bytes:
     """A JPEG of an image file, at most `side` px a side, turned as its camera was held.
 
     files.FileError for a file that is no image, is too large, or cannot be decoded.
     """
     from PIL import Image, ImageOps
 
-    content = files.read(path)
+    content = files.read(path, limits.max_bytes)
     try:
         with Image.open(io.BytesIO(content.data), formats=("JPEG", "PNG")) as image:
-            if image.width * image.height > files.MEGAPIXELS * 10**6:
+            if image.width * image.height > limits.max_pixels:
                 size = f"{image.width} x {image.height} pixels"
-                raise files.FileError(f"{size}; allowed: {files.MEGAPIXELS} million")
+                raise files.FileError(f"{size}; allowed: {limits.max_pixels // 10**6} million")
             image.draft("RGB", (side, side))
             turned = ImageOps.exif_transpose(_roughly(image, side)).convert("RGBA")
             turned.thumbnail((side, side))
@@ -120,9 +133,9 @@ def _roughly(image: Any, side: int) -> Any:
     return image
 
 
-def _figure(name: str, words: str, folder: Path) -> str:
+def _figure(name: str, words: str, folder: Path, limits: Limits) -> str:
     try:
-        data = base64.b64encode(thumbnail(folder / name)).decode()
+        data = base64.b64encode(thumbnail(folder / name, limits=limits)).decode()
         picture = f'<img alt="" src="data:image/jpeg;base64,{data}">'
     except OSError as error:
         picture = f'<div class="none">{_text(str(error.strerror or error))}</div>'

@@ -88,7 +88,7 @@ def encode_files(encoder: Encoder, pattern: str) -> tuple[list[str], np.ndarray,
         data: dict[str, bytes] = {}
         for path in paths[start : start + BATCH]:
             try:
-                data[path] = files.read(path).data
+                data[path] = files.read(path, encoder.limits.max_bytes).data
             except OSError as error:
                 unreadable[path] = str(error.strerror or error).replace("`", "")
         if not data:
@@ -117,16 +117,17 @@ def update(
     drop: what was not found any more goes. text_only: names that are no UTF-8 are refused, for the
     index cannot hold them. total, progress: told how many files there are, and how many more are
     done. After each KEPT files what was done is kept, so that another call goes on from there.
-    UserError for an encoder of another model than the index is of.
+    UserError for an encoder of another model than the index is of, or where codes of an unknown one
+    would stay in it.
     """
     check_model(index, encoder.code_length, encoder.fingerprint)
-    if not index.model and encoder.fingerprint and hasattr(index, "tie"):
-        index.tie(encoder.fingerprint)
+    check_origin(index, encoder.fingerprint, drop=drop)
+    tie(index, encoder.fingerprint)
     paths, unreadable, notes = find(found) if isinstance(found, str) else found
     total(len(paths))
     known = index.content()
     contents = Contents(index, encoder, known)
-    reader = _Reader(known, progress, text_only)
+    reader = _Reader(known, progress, text_only, encoder.limits.max_bytes)
     for some in _groups(reader.files(paths)):
         contents.take(some)
         progress(len(some))
@@ -174,15 +175,45 @@ def check_model(index: Index, code_length: int, fingerprint: str) -> None:
         )
 
 
+def check_origin(index: Index, fingerprint: str, *, drop: bool) -> None:
+    """UserError where the index is to be tied to a model and would keep codes of an unknown one.
+
+    drop: those without content go or are made anew.
+    """
+    if index.model or not fingerprint or not hasattr(index, "tie"):
+        return
+    contents = index.content().values()
+    if any(contents) if drop else contents:
+        allowed = "another index" if drop else "build, or another index"
+        raise UserError(
+            f"`model`: its fingerprint is {fingerprint}; which model made the codes that the index "
+            f"has is not known; allowed: {allowed}"
+        )
+
+
+def tie(index: Index, fingerprint: str) -> None:
+    """Keeps the model of all codes in an index that knew none; a database cannot be told."""
+    if fingerprint and not index.model and hasattr(index, "tie"):
+        index.tie(fingerprint)
+
+
 class _Reader:
     """Opens files that may have changed.
 
     unchanged: how many have not, by size and time. no_images, not_read: why others have no bytes
-    here, those that are gone or hold no image, and those that the system did not read.
+    here, those that are gone or hold no image, and those that the system did not read. max_bytes:
+    of a file that the model takes.
     """
 
-    def __init__(self, known: Mapping[str, str | None], progress: Progress, text_only: bool):
-        self.known, self.progress, self.text_only = known, progress, text_only
+    def __init__(
+        self,
+        known: Mapping[str, str | None],
+        progress: Progress,
+        text_only: bool,
+        max_bytes: int,
+    ):
+        self.known, self.progress = known, progress
+        self.text_only, self.max_bytes = text_only, max_bytes
         self.unchanged = 0
         self.no_images: dict[str, str] = {}
         self.not_read: dict[str, str] = {}
@@ -211,7 +242,7 @@ class _Reader:
         if before == f"{status.st_size} {status.st_mtime_ns}":
             self.unchanged += 1
             return None
-        content = files.read(path)
+        content = files.read(path, self.max_bytes)
         digest = hashlib.sha256(content.data).hexdigest()
         return File(path, f"{content.size} {content.modified} {digest}", content.data)
 

@@ -33,6 +33,7 @@ def build_(given: Any, opening: Opening) -> int:
     with opening.to_change(found.code_length, found.fingerprint) as index:
         gone = sorted(set(index.ids()) - set(found.ids))
         index.change(found.codes, ids=found.ids, payload=found.payload, remove=gone, replace=True)
+        build.tie(index, found.fingerprint)  # once no code of another one is there
         _tell(index)
         print(f"{len(found.ids):,} codes, {len(gone):,} removed")
         _finish(index, opening, has_changed=True)
@@ -50,6 +51,7 @@ def _update(given: Any, opening: Opening, drop: bool) -> int:
     found = build.find(given.images)
     encoder = opening.encoder()
     with opening.to_change(encoder.code_length, encoder.fingerprint) as index:
+        build.check_origin(index, encoder.fingerprint, drop=drop)
         keep_place(index, given.images, encoder)
         _tell(index)
         with _bar("file") as bar:
@@ -105,7 +107,9 @@ def query(given: Any, opening: Opening) -> int:
         _tell(index)
         print_found(names, found)
         if given.html:
-            write_page(Path(given.html), names, found, index.folder)
+            asked = index.folder if given.ids else Path()
+            limits = opening.limits(index)
+            write_page(Path(given.html), names, found, index.folder, asked, limits)
             print(f"page:       {shown(given.html)}")
     for path, reason in bad.items():
         mains.print_error(NAME, f"{shown(path)}: {reason}")
@@ -137,7 +141,8 @@ def duplicates(given: Any, opening: Opening) -> int:
             # The first item of each group as a question, whose answers are the others.
             firsts = [group[0] for group in found]
             others = found_of(index, [group[1:] for group in found], firsts)
-            write_page(Path(given.html), firsts, others, index.folder)
+            folder, limits = index.folder, opening.limits(index)
+            write_page(Path(given.html), firsts, others, folder, folder, limits)
             print(f"page:       {shown(given.html)}")
         if not (given.output or given.html):
             _print_groups(found)
@@ -161,15 +166,16 @@ def page(given: Any, opening: Opening) -> int:
     from tfhash.search.page.app import make_app
 
     with opening.load() as index:
-        named = given.model or index.facts().get("export")
-        encoder = opening.encoder(index) if named else None
+        has_model = given.model or index.facts().get("export")
+        encoder = opening.encoder(index) if has_model else None
         if encoder is not None:
             build.check_model(index, encoder.code_length, encoder.fingerprint)
-        hosts = ["127.0.0.1", "localhost", "[::1]", given.host]
+        named = f"[{given.host}]" if ":" in given.host else given.host  # as addresses have IPv6
+        hosts = ["127.0.0.1", "localhost", "[::1]", named]
         app = make_app(index, encoder, ["*"] if given.host in ("0.0.0.0", "::") else hosts)
         _tell(index)
         _describe(index, opening)
-        print(f"page:       http://{given.host}:{given.port}/ (Ctrl-C ends it)", flush=True)
+        print(f"page:       http://{named}:{given.port}/ (Ctrl-C ends it)", flush=True)
         uvicorn.run(app, host=given.host, port=given.port, log_level="warning")
     return 0
 

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfhash import files
 from tfhash.errors import UserError
 from tfhash.exports import describe, newest
 from tfhash.names import shown
 from tfhash.paths import literal
 
 SIGNATURE = "encode_bytes_partial"
+
+
+class Limits(NamedTuple):
+    """What the file of an image may have: bytes and pixels."""
+
+    max_bytes: int = files.MAX_BYTES
+    max_pixels: int = files.MEGAPIXELS * 10**6
+
+
+def limits_of(description: dict[str, Any]) -> Limits:
+    """Those in the tfhash.json of an export; the usual ones of an older one without them."""
+    told = description.get("limits")
+    told = told if isinstance(told, dict) else {}
+    own = {name: told[name] for name in Limits._fields if isinstance(told.get(name), int)}
+    return Limits(**own)
 
 
 class Encoder:
@@ -28,6 +45,7 @@ class Encoder:
         description = describe(self.directory)
         self.code_length: int = description["code_length"]
         self.fingerprint: str = description["fingerprint"]
+        self.limits = limits_of(description)
         import tensorflow as tf  # here, for who searches codes alone needs none
 
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +68,13 @@ def one_of_each(codes: np.ndarray, **given: Sequence[Any] | None) -> None:
             raise UserError(
                 f"`{name}`: {len(values):,}, but {len(codes):,} codes; allowed: one of each"
             )
+
+
+def as_ids(ids: Iterable[Any]) -> list[str]:
+    """Ids as text, numbers too. UserError for one text alone, whose letters would be taken."""
+    if isinstance(ids, (str, bytes)):
+        raise UserError(f"`ids`: {shown(repr(ids)):.80} is one text; allowed: a list of ids")
+    return [*map(str, ids)]
 
 
 def no_twice(ids: Sequence[str]) -> None:

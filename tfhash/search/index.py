@@ -17,6 +17,7 @@ from tfhash.search.backends import Backend
 from tfhash.search.changing import Changing
 from tfhash.search.found import (
     Found,
+    as_ids,
     check_codes,
     check_search,
     no_twice,
@@ -181,7 +182,7 @@ class Index(Items, Changing):  # type: ignore[override]  # its code_length is re
         content: of each added item what tells whether it has changed since, such as a digest.
         """
         checked = check_codes(codes, self.code_length)
-        ids, remove = [*map(str, ids)], [*map(str, remove)]
+        ids, remove = as_ids(ids), as_ids(remove)
         one_of_each(checked, ids=ids, payload=payload, content=content)
         no_twice(ids)
         with self._lock, self._store.transaction():

@@ -14,7 +14,7 @@ from tfhash.errors import UserError
 from tfhash.names import decoded, shown
 from tfhash.search import scan
 from tfhash.search.backends import Backend
-from tfhash.search.found import some_of
+from tfhash.search.found import as_ids, some_of
 from tfhash.search.snapshot import Snapshot
 from tfhash.search.store import Store
 from tfhash.search.values import from_json
@@ -33,7 +33,7 @@ class Items:
 
     def __contains__(self, name: str) -> bool:
         with self._reading():
-            return bool(self._store.number_of([name]))
+            return bool(self._store.number_of([str(name)]))
 
     def __repr__(self) -> str:
         where = self._store.directory
@@ -153,6 +153,7 @@ class Items:
             self._store.set_meta("model", model)
 
     def _numbers_of(self, ids: Sequence[str]) -> np.ndarray:
+        ids = as_ids(ids)
         found = self._store.number_of(ids)
         if lacking := [name for name in ids if name not in found]:
             raise UserError(f"`ids`: {some_of(lacking)} not in the index")

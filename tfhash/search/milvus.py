@@ -20,6 +20,7 @@ from tfhash.search import storable
 from tfhash.search.changing import Changing
 from tfhash.search.found import (
     Found,
+    as_ids,
     check_codes,
     check_search,
     no_twice,
@@ -124,7 +125,7 @@ class MilvusIndex(Changing):
         return self._client.call("query", filter="", output_fields=["count(*)"])[0]["count(*)"]
 
     def __contains__(self, name: str) -> bool:
-        return bool(self._there([name]))
+        return bool(self._there([str(name)]))
 
     def __enter__(self) -> MilvusIndex:
         return self
@@ -142,6 +143,7 @@ class MilvusIndex(Changing):
 
     def codes(self, ids: Sequence[str]) -> np.ndarray:
         """The codes of items, packed uint8 [n, w]. UserError for an id that is not there."""
+        ids = as_ids(ids)
         found = self._all_of(ids, "code")
         # A vector comes as one element of a list, or by itself.
         as_bytes = [code[0] if isinstance(code, list) else code for code in found]
@@ -150,7 +152,7 @@ class MilvusIndex(Changing):
 
     def payload(self, ids: Sequence[str]) -> list[Any]:
         """What was stored with items. UserError for an id that is not there."""
-        return [kept["value"] for kept in self._all_of(ids, "payload")]
+        return [kept["value"] for kept in self._all_of(as_ids(ids), "payload")]
 
     def content(self) -> dict[str, str | None]:
         """Of each id what its content was when it was added."""
@@ -187,7 +189,7 @@ class MilvusIndex(Changing):
     ) -> None:
         """Adds items and removes others, in parts of 10,000; see `tfhash.Index.change`."""
         checked = check_codes(codes, self.code_length)
-        ids, remove = [*map(str, ids)], [*map(str, remove)]
+        ids, remove = as_ids(ids), as_ids(remove)
         one_of_each(checked, ids=ids, payload=payload, content=content)
         no_twice(ids)
         payload = [None] * len(ids) if payload is None else payload

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfhash import exports
 from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search import approximate, build, databases, tables
-from tfhash.search.encoder import Encoder
+from tfhash.search.encoder import Encoder, Limits, limits_of
 from tfhash.search.index import Index
 
 
@@ -94,6 +95,16 @@ class Opening:
                 "--model: none, and the index names none; allowed: a folder of tfhash.export"
             )
         return self.load_encoder(folder)
+
+    def limits(self, index: Any) -> Limits:
+        """Those of the model of the index, for pictures; the usual ones where it is not there."""
+        folder = self.given.model or index.facts().get("export")
+        if not folder:
+            return Limits()
+        try:
+            return limits_of(exports.describe(exports.newest(Path(folder).expanduser())))
+        except (UserError, OSError):
+            return Limits()
 
 
 def keep_place(index: Any, pattern: str, encoder: Encoder) -> None:

@@ -19,7 +19,15 @@ from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search import storable
 from tfhash.search.changing import Changing
-from tfhash.search.found import Found, check_codes, check_search, no_twice, one_of_each, some_of
+from tfhash.search.found import (
+    Found,
+    as_ids,
+    check_codes,
+    check_search,
+    no_twice,
+    one_of_each,
+    some_of,
+)
 from tfhash.search.postgres_changes import Changes
 from tfhash.search.postgres_connection import Connection
 from tfhash.search.postgres_lists import Lists
@@ -131,7 +139,7 @@ class PostgresIndex(Changing):
         return self._database.one("SELECT count(*) FROM {images}")
 
     def __contains__(self, name: str) -> bool:
-        return bool(self._of([name], "true"))
+        return bool(self._of([str(name)], "true"))
 
     def __enter__(self) -> PostgresIndex:
         return self
@@ -149,13 +157,14 @@ class PostgresIndex(Changing):
 
     def codes(self, ids: Sequence[str]) -> np.ndarray:
         """The codes of items, packed uint8 [n, w]. UserError for an id that is not there."""
+        ids = as_ids(ids)
         found = self._all_of(ids, "code::text")
         bits = np.array([[*map(int, text)] for text in found], np.uint8)
         return code_arrays.pack(bits.reshape(len(ids), self.code_length))
 
     def payload(self, ids: Sequence[str]) -> list[Any]:
         """What was stored with items. UserError for an id that is not there."""
-        return self._all_of(ids, "payload")
+        return self._all_of(as_ids(ids), "payload")
 
     def content(self) -> dict[str, str | None]:
         """Of each id what its content was when it was added."""
@@ -184,7 +193,7 @@ class PostgresIndex(Changing):
     ) -> None:
         """Removes items, then adds others, all in one step; see `tfhash.Index.change`."""
         checked = check_codes(codes, self.code_length)
-        ids, remove = [*map(str, ids)], [*map(str, remove)]
+        ids, remove = as_ids(ids), as_ids(remove)
         one_of_each(checked, ids=ids, payload=payload, content=content)
         no_twice(ids)
         storable.check_ids(ids)

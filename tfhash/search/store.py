@@ -70,7 +70,7 @@ class Store(Transactions):
         values = {"format": FORMAT, "code_length": code_length, "key": secrets.token_hex(8)}
         values |= asdict(State()) | dict(meta)
         with tables.errors(self.directory):
-            self._database = tables.connect(self.directory)
+            self._connect()
             self._database.execute("PRAGMA journal_mode = WAL")
             # One transaction: a process that is killed here leaves a whole index or none.
             self._database.execute("BEGIN IMMEDIATE")
@@ -101,7 +101,7 @@ class Store(Transactions):
         if not tables.is_there(self.directory):
             raise UserError(f"`index`: no index in {where}")
         with tables.errors(self.directory):
-            self._database = tables.connect(self.directory)
+            self._connect()
             if not tables.are_there(self._database):
                 self.close()
                 raise UserError(self._damaged("no such table: meta"))
@@ -220,7 +220,8 @@ class Store(Transactions):
             zip(numbers, map(_key, ids), texts, contents, strict=True),
         )
         check = (state.rows, len(ids), crc_of(codes))
-        self._database.execute("INSERT INTO checks VALUES (?, ?, ?)", check)
+        # Or replaced: `compact` once left the check of no codes where an index had become empty.
+        self._database.execute("INSERT OR REPLACE INTO checks VALUES (?, ?, ?)", check)
         self._state = replace(state, next_number=numbers.stop, count=state.count + len(ids))
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -250,8 +251,9 @@ class Store(Transactions):
                 write_anew(self.directory / NUMBERS.format(state.file + 1), numbers)
                 sync_folder(self.directory)
             self._database.execute("DELETE FROM checks")
-            check = (0, len(numbers), crc_of(codes))
-            self._database.execute("INSERT INTO checks VALUES (?, ?, ?)", check)
+            if len(numbers):
+                check = (0, len(numbers), crc_of(codes))
+                self._database.execute("INSERT INTO checks VALUES (?, ?, ?)", check)
             self.set_meta("numbers_crc", str(crc_of(numbers)))
             moved = {"base": state.next_number, "kept": len(numbers), "file": state.file + 1}
             self._state = replace(state, **moved)

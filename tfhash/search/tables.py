@@ -31,11 +31,25 @@ WAIT_SECONDS = 5.0  # for another process that writes
 READING_KB, CHANGING_KB = 2_000, 64_000
 _LOG_BYTES = 64 << 20  # what is left of a long log after it was taken over
 
+Stamp = tuple[int, int]  # size and time of the database
 
-def connect(directory: Path | None) -> sqlite3.Connection:
-    """The database of a folder; of None one in memory. Made where there is none."""
+
+def stamp_of(directory: Path | None) -> Stamp | None:
+    """That of a database that can only be read; None of one that SQLite watches itself."""
+    if directory is None or not _can_only_be_read(directory):
+        return None
+    status = (directory / DATABASE).stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def connect(directory: Path | None, stamp: Stamp | None = None) -> sqlite3.Connection:
+    """The database of a folder; of None one in memory. Made where there is none.
+
+    stamp: `stamp_of` the folder. Where it has one, SQLite does not see what others change: who asks
+    has to connect again once the stamp is another.
+    """
     path = ":memory:" if directory is None else directory / DATABASE
-    is_uri = directory is not None and _can_only_be_read(directory)
+    is_uri = stamp is not None
     # isolation_level=None: transactions begin where the store says so.
     # Threads take turns by the lock of the index.
     connection = sqlite3.connect(
@@ -52,7 +66,10 @@ def connect(directory: Path | None) -> sqlite3.Connection:
 
 
 def _can_only_be_read(directory: Path) -> bool:
-    """Whether no log can be written there, and none is there: then nobody changes the database."""
+    """Whether no log can be written there, and none is there: nobody changes the database now.
+
+    Who may write there can do so later.
+    """
     log = directory / f"{DATABASE}-wal"
     if os.access(directory, os.W_OK) or (log.exists() and log.stat().st_size):
         return False
@@ -75,7 +92,7 @@ def is_there(directory: Path) -> bool:
     if any(path.stat().st_size for path in directory.glob(CODES.format("*"))):
         return True
     try:
-        with contextlib.closing(connect(directory)) as database:
+        with contextlib.closing(connect(directory, stamp_of(directory))) as database:
             return are_there(database)
     except sqlite3.Error:
         return True
@@ -132,6 +149,9 @@ def errors(directory: Path | None) -> Iterator[None]:
             raise UserError(f"`index`: cannot write to {where} ({words})") from None
         raise NotNowError(f"`index`: {where}: {words}; nothing of this change was kept") from None
     except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:  # of what was asked of it, not of the file
+            words = f"{error}; nothing of this change was kept"
+            raise UserError(f"`index`: {where}: {words}") from None
         raise UserError(f"`index`: {where} is damaged ({error}); {mend(where)}") from None
     except OSError as error:
         if error.errno in NO_ROOM:

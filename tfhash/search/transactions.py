@@ -30,6 +30,8 @@ class Transactions:
         self.directory = directory
         self.words = 1
         self._database: Any = None
+        self._stamp: tables.Stamp | None = None
+        self._closed = False
         self._memory = np.zeros((0, 1), np.uint64)  # codes and numbers of an index in memory
         self._kept = np.zeros(0, np.int64)
         self._snapshot: Snapshot | None = None
@@ -38,7 +40,15 @@ class Transactions:
 
     def close(self) -> None:
         self._snapshot = None
+        self._closed = True
+        self._depth = 0
         self._database.close()
+
+    def _connect(self) -> None:
+        # The stamp comes first: of what is changed meanwhile the next look has another one.
+        stamp = tables.stamp_of(self.directory)
+        self._database = tables.connect(self.directory, stamp)
+        self._stamp = stamp
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Snapshot]:
@@ -87,8 +97,14 @@ class Transactions:
                 raise
 
     def _begin(self, how: str) -> None:
+        if self._closed:
+            raise UserError("`index`: it was closed")
         self._depth = 0
         with tables.errors(self.directory):
+            if self._stamp is not None and self._stamp != tables.stamp_of(self.directory):
+                self._snapshot = None
+                self._database.close()
+                self._connect()
             if self._database.in_transaction:  # Ctrl-C came in the middle of an end
                 self._database.execute("ROLLBACK")
             self._database.execute(how)
@@ -104,6 +120,8 @@ class Transactions:
             raise
 
     def _end(self, how: str) -> None:
+        if self._closed:
+            return
         try:
             if self._database.in_transaction:
                 self._database.execute(how)

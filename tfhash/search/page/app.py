@@ -29,13 +29,14 @@ from tfhash.codes import unpack
 from tfhash.errors import UserError
 from tfhash.names import shown
 from tfhash.search.answers import thumbnail
-from tfhash.search.encoder import Encoder
+from tfhash.search.encoder import Encoder, Limits
 from tfhash.search.index import Index
 from tfhash.search.values import plain, readings
 
 MOST = 200  # answers of one search
 SIDE = 256  # px of a thumbnail
 CACHED = 2_000  # thumbnails in memory, some 20 KB each
+_DIGITS = 18  # of a number that is asked for; Python reads no number of thousands
 DECODED = 2  # images that are decoded at a time: one may take 4 bytes for each of its pixels
 _STATIC = Path(__file__).parent / "static"
 _HEADERS = {
@@ -62,7 +63,7 @@ def make_app(index: Index, encoder: Encoder | None, hosts: list[str]) -> Starlet
         Route("/favicon.ico", _static("favicon.svg")),
         Route("/api/index", page.about),
         Route("/api/search", page.search, methods=["GET", "POST"]),
-        Route("/thumbnail/{number:int}", page.thumbnail),
+        Route("/thumbnail/{number}", page.thumbnail),
     ]
     return Starlette(
         routes=routes,
@@ -106,16 +107,24 @@ class _SameSite:
     @staticmethod
     def _is_foreign(path: str, headers: Headers) -> bool:
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != headers.get("host", ""):
+        if origin is not None and _host_of(origin) != headers.get("host", ""):
             return True
         # A link from elsewhere to the page itself is welcome.
         own = path.startswith(("/api/", "/thumbnail/"))
         return own and headers.get("sec-fetch-site") in ("cross-site", "same-site")
 
 
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # such as http://[
+        return None
+
+
 class _Page:
     def __init__(self, index: Index, encoder: Encoder | None):
         self.index, self.encoder = index, encoder
+        self.limits = Limits() if encoder is None else encoder.limits
         self.decoding = threading.BoundedSemaphore(DECODED)
         self.thumbnail_of = functools.lru_cache(CACHED)(self._thumbnail_of)
 
@@ -139,12 +148,10 @@ class _Page:
         if request.method == "POST":
             if self.encoder is None:
                 raise UserError("this page has no model: only images of the index can be asked for")
-            body = await _body(request)
+            body = await _body(request, self.limits.max_bytes)
             return _json(await run_in_threadpool(self._search, _of_file, body, options))
-        number = request.query_params.get("number", "")
-        if not number.isdecimal() or len(number) > 18:
-            raise UserError(f"`number`: {number!r:.30}; allowed: that of an image")
-        return _json(await run_in_threadpool(self._search, _of_number, int(number), options))
+        number = _number(request.query_params.get("number", ""))
+        return _json(await run_in_threadpool(self._search, _of_number, number, options))
 
     def _search(self, code_of: Callable, asked: Any, options: dict[str, Any]) -> dict[str, Any]:
         code = code_of(self, asked)
@@ -172,7 +179,7 @@ class _Page:
         }
 
     async def thumbnail(self, request: Request) -> Response:
-        number = request.path_params["number"]
+        number = _number(request.path_params["number"])
         data = await run_in_threadpool(self.thumbnail_of, number)
         cached = {"Cache-Control": "private, max-age=3600"}
         return Response(data, media_type="image/jpeg", headers=_HEADERS | cached)
@@ -180,7 +187,7 @@ class _Page:
     def _thumbnail_of(self, number: int) -> bytes:
         (name,) = self.index.names_of([number])
         with self.decoding:
-            return thumbnail(self.index.folder / name, SIDE)
+            return thumbnail(self.index.folder / name, SIDE, self.limits)
 
 
 def _of_file(page: _Page, body: bytes) -> np.ndarray:
@@ -197,13 +204,19 @@ def _of_number(page: _Page, number: int) -> np.ndarray:
     return page.index.codes(page.index.names_of([number]))
 
 
-async def _body(request: Request) -> bytes:
-    """The uploaded file; it is not read beyond what a file may have."""
+def _number(text: str) -> int:
+    if not text.isdecimal() or len(text) > _DIGITS:
+        raise UserError(f"`number`: {text!r:.30}; allowed: that of an image")
+    return int(text)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The uploaded file; it is not read beyond the bytes that a file may have."""
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > files.MAX_BYTES:
-            raise UserError(f"the file is larger than {files.MAX_BYTES >> 20} MiB")
+        if size > most:
+            raise UserError(f"the file is larger than {most / 2**20:.1f} MiB")
         parts.append(part)
     return b"".join(parts)
 
@@ -215,7 +228,7 @@ def _options(request: Request) -> dict[str, Any]:
     for name in ("k", "radius"):
         text = given.get(name, "")
         if text:
-            if not text.isdecimal() or int(text[:9]) > 1_000_000:
+            if not text.isdecimal() or len(text) > _DIGITS or int(text) > 1_000_000:
                 raise UserError(f"`{name}`: {text!r:.30}; allowed: whole numbers")
             options[name] = int(text)
     if "radius" not in options:
