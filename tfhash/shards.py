@@ -129,7 +129,9 @@ def to_bytes(facts: Facts, rows: Iterable[Row]) -> bytes:
         pyarrow.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)
     ]
     file = io.BytesIO()
-    parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), file)
+    table = pyarrow.Table.from_arrays(arrays, schema=schema)
+    # Without checksums a flipped bit may make another row, and nobody is told.
+    parquet.write_table(table, file, write_page_checksum=True)
     return file.getvalue()
 
 
@@ -146,7 +148,7 @@ def read(file: BinaryIO) -> tuple[Facts, Any]:
     """The facts and the pyarrow.Table of a shard; ValueError, in one line, where it is none."""
     _, parquet = _pyarrow()
     try:
-        table = parquet.ParquetFile(file).read(use_threads=False)
+        table = parquet.ParquetFile(file, page_checksum_verification=True).read(use_threads=False)
         facts = _facts(table.schema.metadata)
         names = [*Row._fields]
         width = table.schema.field("code").type.byte_width
