@@ -68,20 +68,14 @@ class Space(abc.ABC):
     ) -> HashNetwork:
         """H on items, built: [n, *item_shape] -> float32 [n, k] in (0, 1)."""
 
-    def beside(
-        self,
-        hash_network: HashNetwork,
-        code_length: int,
-        hidden_units: Sequence[int],
-        dropout: float,
-        kind: Callable[..., HashNetwork] = HashNetwork,
-    ) -> HashNetwork:
-        """H of another code length on the same backbone.
+    def beside(self, hash_network: HashNetwork, code_length: int, *others: Any) -> HashNetwork:
+        """H of another code length on the same backbone, built as `hash_network` has it.
 
-        Its other layers begin as those that `hash_network` makes for that length.
+        others: the other arguments of `hash_network`. Its other layers begin as those that
+        `hash_network` makes for that length.
         """
         del hash_network  # where the backbone is no part of it
-        return self.hash_network(code_length, hidden_units, dropout, kind)
+        return self.hash_network(code_length, *others)
 
     @abc.abstractmethod
     def encoder(self, hash_network: HashNetwork) -> keras.Model:
@@ -169,18 +163,11 @@ class PixelSpace(Space):
             backbone = keras.Model(backbone.input, scaled, name=backbone.name)
         return self._above(backbone, code_length, hidden_units, dropout, kind)
 
-    def beside(
-        self,
-        hash_network: HashNetwork,
-        code_length: int,
-        hidden_units: Sequence[int],
-        dropout: float,
-        kind: Callable[..., HashNetwork] = HashNetwork,
-    ) -> HashNetwork:
+    def beside(self, hash_network: HashNetwork, code_length: int, *others: Any) -> HashNetwork:
         keras.utils.set_random_seed(self.seed)
         # For what it draws of the random numbers, as `hash_network` does before the other layers.
         build_backbone(self.settings, self.settings.frozen_through)
-        return self._above(hash_network.backbone, code_length, hidden_units, dropout, kind)
+        return self._above(hash_network.backbone, code_length, *others)
 
     def _above(self, backbone, code_length, hidden_units, dropout, kind) -> HashNetwork:
         network = kind(code_length, backbone, hidden_units, dropout)
