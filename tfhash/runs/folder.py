@@ -19,7 +19,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.runs.configurations import Configurations
-from tfhash.training.run import Run
+from tfhash.training.run import OtherWorkError, Run
 
 METRICS = "metrics.json"
 _DATA = "data.json"
@@ -61,10 +61,10 @@ def occupy_for(target: Run, image_set: ImageSet, parts: RetrievalSplits) -> None
     asked = {"split_fingerprint": parts.fingerprint, "triplets": listed}
     try:
         target.claim(_DATA, asked, adopts=True)
-    except UserError as error:
+    except OtherWorkError:
         raise UserError(
             f"`dataset`: images, labels or triplets are others than those that {target.directory} "
-            f"began with ({error}); allowed: the data as they were, or another `model_dir`"
+            "began with; allowed: the data as they were, or another `model_dir`"
         ) from None
 
 

@@ -98,6 +98,10 @@ class Run:
         self.write_text(name, json.dumps(content, indent=1) + "\n")
 
 
+class OtherWorkError(UserError):
+    """A folder holds the work of other values."""
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file in one move, so that no reader sees half of it: UTF-8, names as they are."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +148,7 @@ def claim(
         # Through JSON, so that a tuple equals the list that it was written as.
         asked = json.loads(json.dumps(deciding.get(name)))
         if found.get(name) != asked:
-            raise UserError(
+            raise OtherWorkError(
                 f"`{name}`: {asked!r}, but {path.parent} was made with {found.get(name)!r}; "
                 "allowed: the same value, or another folder"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tfhash import train
+from tfhash.training import run
 
 pytestmark = pytest.mark.usefixtures("eagerly")
 
@@ -70,3 +72,18 @@ def test_a_folder_of_before_is_taken(command, photos, tmp_path):
     kept.unlink()
     assert command(train, *arguments).status == 0
     assert json.loads(kept.read_text()) == content
+
+
+def test_a_full_disk_is_no_change_of_data(command, photos, tmp_path, monkeypatch):
+    """Exit status 1: the same command works later."""
+    write_text = run.write_text
+
+    def full(path, text):
+        if path.name == "data.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(run, "write_text", full)
+    arguments = [*ARGUMENTS, f"--data_dir={photos}", f"--model_dir={tmp_path / 'run'}"]
+    line = command(train, *arguments).line(train.NAME, status=1)
+    assert "--model_dir: cannot write to" in line and "--dataset" not in line
