@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfhash import evaluation
-from tfhash.data import copies, sources, splits
+from tfhash.data import copies, protocols, sources, splits
 from tfhash.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -104,7 +104,7 @@ def split(image_set: sources.ImageSet, seed: int, protocol: str = "per_class"):
     )
 
 
-@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 @pytest.mark.parametrize("seed", range(4))
 def test_copies_stand_in_one_part(folder, seed, protocol):
     """Without groups, copies of queries stand in the database; with them no image crosses."""

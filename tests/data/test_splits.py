@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tfhash.data import splits
+from tfhash.data import protocols, splits
 from tfhash.data.sources import ImageSet
 from tfhash.errors import UserError
 
@@ -93,7 +93,7 @@ def test_per_class_with_several_labels_picks_an_image_once():
 
 def test_random_order_is_a_permutation_in_which_no_position_is_favoured():
     """Each of 5 items should come first in 1/5 of 2,000 seeds: 400, standard deviation 18."""
-    orders = np.array([splits.random_order(5, seed, 0) for seed in range(2000)])
+    orders = np.array([protocols.random_order(5, seed, 0) for seed in range(2000)])
     np.testing.assert_array_equal(np.sort(orders, axis=1), np.tile(np.arange(5), (2000, 1)))
     assert np.abs(np.bincount(orders[:, 0]) - 400).max() < 5 * 18
 
@@ -217,7 +217,7 @@ def test_unseen_classes_limits_the_queries_of_a_class():
     assert len(split.database) == 40 + 120
 
 
-@pytest.mark.parametrize("protocol", splits.PROTOCOLS)
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
 def test_no_query_is_learned_from_or_found(protocol):
     images = single_label(5, 30, without_label=10)
     for seed in range(10):

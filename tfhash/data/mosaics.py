@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from tfhash.data.splits import random_order
+from tfhash.data.protocols import random_order
 
 NAME = "cifar10_mosaics"
 PROXY = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tfhash.data import copies, images, splits
+from tfhash.data import copies, images, protocols, splits
 from tfhash.evaluation import retrieval
 from tfhash.hashers.base import MOST_SEED
 from tfhash.settings import Configuration, setting
@@ -70,7 +70,7 @@ class Experiment(Configuration):
         "per_class",
         "how the images are split: per_class, unseen_classes, triplets; lists: as train.txt and "
         "test.txt of nus_wide have it",
-        choices=(*splits.PROTOCOLS, splits.TRIPLETS, splits.LISTS),
+        choices=(*protocols.PROTOCOLS, splits.TRIPLETS, splits.LISTS),
         group="split",
     )
     queries_per_class: int = setting(
