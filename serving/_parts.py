@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -20,16 +21,19 @@ _MAX_GROUP_BYTES = MAX_MESSAGE_BYTES // 2
 _Item = TypeVar("_Item")
 
 
-class Part(NamedTuple):
+@dataclasses.dataclass
+class Part:
     """What of a batch goes into one request.
 
     rows: 0 for an empty batch, which is not to be sent: TF Serving may pad the merged requests with
-    the first row of one, and breaks off where that has none.
+    the first row of one, and breaks off where that has none. cut_off: how often its answer broke
+    off after it had begun.
     """
 
     request: predict_pb2.PredictRequest
     rows: int
     ends_batch: bool
+    cut_off: int = 0
 
     @property
     def signature(self) -> str:

@@ -23,6 +23,8 @@ STATUS = "GetModelStatus"
 METADATA = "GetModelMetadata"
 POLL_SECONDS = 0.25  # between two looks at the status of a model
 PROBE_SECONDS = 1.0  # for finding out why a server did not answer
+_CUT_OFF = "Stream removed"  # what gRPC says of an answer that began, and whose connection ended
+_MOST_CUT_OFF = 4  # times that a part is sent again, as often as gRPC does where it does itself
 
 
 @dataclass
@@ -100,11 +102,19 @@ class Requests:
         return part.request
 
     def to_be_sent_again(self, part: Part, error: grpc.RpcError) -> bool:
-        """Whether a part failed as the model tells no fingerprint, which it is not asked again."""
+        """Whether a part failed by what another try may mend; it notes that try.
+
+        As the model tells no fingerprint, which it is not asked again; or as the server went away
+        in the middle of its answer, which gRPC does not send again.
+        """
+        code, message = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE and message.startswith(_CUT_OFF):
+            part.cut_off += 1
+            return part.cut_off <= _MOST_CUT_OFF
         if (
             FINGERPRINT not in part.request.output_filter
-            or error.code() is not grpc.StatusCode.INVALID_ARGUMENT
-            or FINGERPRINT not in (error.details() or "")
+            or code is not grpc.StatusCode.INVALID_ARGUMENT
+            or FINGERPRINT not in message
         ):
             return False
         part.request.output_filter.remove(FINGERPRINT)

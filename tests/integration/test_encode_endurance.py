@@ -161,7 +161,7 @@ def test_a_server_killed_twice(start, start_server, photos, command, tmp_path, c
         server.stdout.read()  # until it is gone
         time.sleep(0.5)
         done.append(rows(tmp_path / "codes.npz.part"))
-        assert encoding.poll() is None, "it ended before or with the server"
+        assert encoding.poll() is None, (done, *encoding.communicate())
         server, _ = start_server(port)
     output, errors = encoding.communicate(timeout=300)
     with capsys.disabled():

@@ -240,6 +240,17 @@ def test_a_call_that_the_server_cancels_is_sent_again(run, server):
     assert codes.code.tolist() == [[7, 0xF0]]
 
 
+def test_what_was_cut_off_in_its_answer_is_sent_again(run, server):
+    def before(number, context):
+        if number == 0:
+            context.send_initial_metadata(())
+            context.abort(grpc.StatusCode.UNAVAILABLE, "Stream removed (by hand)")
+
+    server.service.before = before
+    codes = run(lambda client: client.encode_images(images([7])))
+    assert codes.code.tolist() == [[7, 0xF0]]
+
+
 def test_no_proxy_leads_into_this_machine(run, monkeypatch):
     monkeypatch.setenv("grpc_proxy", "http://127.0.0.1:1")
     codes = run(lambda client: client.encode_images(images([7])))

@@ -77,6 +77,33 @@ def test_unavailable_for_good_is_an_error_after_five_attempts(server, client):
     assert len(server.service.requests) == 5
 
 
+def cut_off(times: int, words: str = "Stream removed (by hand)"):
+    """A hook that begins to answer so often, and goes away: gRPC sends nothing again then."""
+
+    def before(number, context):
+        if number < times:
+            context.send_initial_metadata(())
+            context.abort(grpc.StatusCode.UNAVAILABLE, words)
+
+    return before
+
+
+def test_what_was_cut_off_in_its_answer_is_sent_again(server, client):
+    server.service.before = cut_off(2)
+    assert client.encode_images(images([7])).code.tolist() == [[7, 0xF0]]
+    assert len(server.service.requests) == 3
+    server.service.before = cut_off(2 + len(server.service.requests))
+    assert [codes.code.tolist() for codes in client.stream([images([7])])] == [[[7, 0xF0]]]
+
+
+@pytest.mark.parametrize(("words", "count"), [("Stream removed", 5), ("words", 1)])
+def test_it_is_not_sent_again_for_ever_nor_for_other_words(server, client, words, count):
+    server.service.before = cut_off(99, words)
+    with pytest.raises(errors.Unavailable, match=words):
+        client.encode_bytes([b"ab"])
+    assert len(server.service.requests) == count
+
+
 def test_every_request_has_the_deadline(server, client):
     client.encode_images(images([1]))
     client.encode_images(images(range(9)))
