@@ -12,7 +12,8 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 
 # Predict and GetModelMetadata wait for a server that is down and are sent again where it says, or
 # its dying connection makes it say, UNAVAILABLE, or cancels them as it stops; they change nothing
-# there. Never longer than the deadline of the call.
+# there. Never longer than the deadline of the call. What has begun to be answered gRPC does not
+# send again: `Requests.to_be_sent_again`.
 # GetModelStatus stays out of it, so that there is one call that tells at once what the matter is.
 _SERVICE_CONFIG = {
     "methodConfig": [

@@ -25,9 +25,10 @@ class HashClient:
 
     target: "host:port" of the server's gRPC port. model: its name there. version or label: which
     version of it; by default the newest. timeout: seconds that a request may take, with waiting
-    for a server that is down and sending again where it says UNAVAILABLE. tls: such as
-    grpc.ssl_channel_credentials(...); None is plain text. max_batch: images in one request, no
-    more than the server allows; longer batches are split. in_flight: requests at a time.
+    for a server that is down and sending again where it says UNAVAILABLE; where an answer broke off
+    it is asked anew, at most four times. tls: such as grpc.ssl_channel_credentials(...); None is
+    plain text. max_batch: images in one request, no more than the server allows; longer batches are
+    split. in_flight: requests at a time.
 
     Methods raise HashServiceError (see tfhash.serving.errors), and UserError, a ValueError, for
     what is wrong before anything is sent.

@@ -5,11 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.figures.reading import (
-    is_colour,
-    read,
-    run_metrics,
-)
+from tests.figures.reading import is_colour, read, run_metrics
 from tfhash import figures
 from tfhash.figures import style
 

@@ -9,11 +9,7 @@ import matplotlib.text
 import numpy as np
 import pytest
 
-from tests.figures.reading import (
-    GREY,
-    run_metrics,
-    texts_of,
-)
+from tests.figures.reading import GREY, run_metrics, texts_of
 from tfhash import figures
 from tfhash.figures import style
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.figures.reading import (
-    BLUE,
-    CYAN,
-    MAGENTA,
-    PIXELS_PER_INCH,
-    YELLOW,
-    box,
-    plain,
-    read,
-)
+from tests.figures.reading import BLUE, CYAN, MAGENTA, PIXELS_PER_INCH, YELLOW, box, plain, read
 from tfhash import figures
 from tfhash.figures import synthetic
 

@@ -16,11 +16,7 @@ from tensorflow_serving.apis import (
 from tfhash.serving.server.status import RequestError
 
 PATIENCE = 30
-
-
 State = get_model_status_pb2.ModelVersionStatus.State
-
-
 IMAGES = np.array([[1, 2], [250, 250]], np.uint8)  # sums 3 and 500
 
 

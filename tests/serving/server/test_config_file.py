@@ -9,11 +9,7 @@ import grpc
 import pytest
 from google.protobuf import text_format
 
-from tests.serving.server.asking import (
-    IMAGES,
-    PATIENCE,
-    serves,
-)
+from tests.serving.server.asking import IMAGES, PATIENCE, serves
 
 
 class ConfigFile:

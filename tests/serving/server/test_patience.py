@@ -17,12 +17,7 @@ from tensorflow_serving.apis import (
     model_service_pb2_grpc,
 )
 
-from tests.serving.server.asking import (
-    IMAGES,
-    PATIENCE,
-    refused,
-    totals,
-)
+from tests.serving.server.asking import IMAGES, PATIENCE, refused, totals
 
 SECONDS = 0.3  # for a message to come
 

@@ -17,15 +17,7 @@ from tensorflow_serving.apis import (
     prediction_log_pb2,
 )
 
-from tests.serving.server.asking import (
-    IMAGES,
-    PATIENCE,
-    refused,
-    serves,
-    spec_of,
-    state,
-    totals,
-)
+from tests.serving.server.asking import IMAGES, PATIENCE, refused, serves, spec_of, state, totals
 from tfhash.errors import UserError
 from tfhash.serving.server.batching import BatchLimits
 from tfhash.serving.server.versions import Retries

@@ -7,9 +7,7 @@ import types
 import pytest
 from tensorflow_serving.config import model_server_config_pb2
 
-from tests.serving.server.models.asking import (
-    Loader,
-)
+from tests.serving.server.models.asking import Loader
 from tfhash.serving.server import versions
 from tfhash.serving.server.models import Models
 from tfhash.serving.server.versions import Retries

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serving.server.models.asking import (
-    refused,
-    served,
-    spec,
-)
+from tests.serving.server.models.asking import refused, served, spec
 
 
 @pytest.mark.parametrize(

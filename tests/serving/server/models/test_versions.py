@@ -6,13 +6,7 @@ import threading
 
 import pytest
 
-from tests.serving.server.models.asking import (
-    State,
-    refused,
-    served,
-    spec,
-    states,
-)
+from tests.serving.server.models.asking import State, refused, served, spec, states
 
 
 def test_the_new_version_is_loaded_before_the_old_is_dropped(make_models, folders, config, loader):

@@ -8,9 +8,7 @@ from concurrent import futures
 
 import pytest
 
-from tests.serving.server.rest.asking import (
-    OPTIONS,
-)
+from tests.serving.server.rest.asking import OPTIONS
 from tfhash.serving.server.server import Options, Server
 
 
