@@ -276,6 +276,24 @@ def test_flip_and_shift_of_a_column_by_hand():
     assert augmented(colour([[1], [2], [3]]), FlipAndShift(True, 1)) == expected
 
 
+@pytest.mark.parametrize(
+    ("shift", "row", "rows"),
+    [
+        (1, [1, 2, 3], ["123", "212", "232"]),
+        (2, [1, 2, 3], ["123", "212", "232", "321"]),
+        (3, [1, 2, 3], ["123", "212", "232", "321"]),
+        (1, [4], ["4"]),
+    ],
+)
+def test_what_comes_in_reflected_by_hand(shift, row, rows):
+    """The pixel at the edge stands once; a shift beyond the image mirrors it again."""
+    expected = {str([[int(pixel) for pixel in row]]) for row in rows}
+    reflected = FlipAndShift(False, shift, "reflect")
+    assert augmented(colour([row]), reflected) == expected
+    columns = {str([[int(pixel)] for pixel in row]) for row in rows}
+    assert augmented(colour([[pixel] for pixel in row]), reflected) == columns
+
+
 def test_shifts_in_both_directions_are_independent():
     """3 · 3 shifts of an image whose middle pixels are all different."""
     plane = np.arange(16).reshape(4, 4)

@@ -210,6 +210,7 @@ def test_options_that_decide_about_stage_1(options, decides):
         ({"groups": 2}, True),
         ({"flip": True}, True),
         ({"shift": 3}, True),
+        ({"shift_fill": "reflect"}, True),
         ({"steps": 9}, False),
         ({"checkpoint_every": 9}, False),
         ({"backbone": "squeezenet"}, False),

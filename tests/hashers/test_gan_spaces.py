@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfhash.data.pipeline import FlipAndShift
 from tfhash.errors import UserError
 from tfhash.hashers import gan_features, gan_spaces, spaces
 from tfhash.hashers.deep_settings import DeepSettings
@@ -352,6 +353,9 @@ def test_views_are_chosen_by_flags_and_features_have_none(monkeypatch):
     space = make_pixels(settings=DeepSettings(view="strong"))
     assert space.augment is not space.weak_view is space.unlabelled_augment
     assert not make_pixels().has_strong_views
+    space = make_pixels(settings=DeepSettings(flip=True, shift=3, shift_fill="reflect"))
+    assert space.weak_view == FlipAndShift(True, 3, "reflect")
+    assert make_pixels().weak_view == FlipAndShift(False, 1, "repeat")
     for name in ("view", "unlabelled_view"):
         with pytest.raises(UserError, match=f"`{name}`: strong; not on features"):
             settings = DeepSettings(weights="given.npz", **{name: "strong"})

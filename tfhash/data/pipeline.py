@@ -18,14 +18,19 @@ from tfhash.data.samplers import Sampler
 from tfhash.errors import UserError
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+FILLS = ("repeat", "reflect")
 
 
 @dataclass(frozen=True)
 class FlipAndShift:
-    """Random horizontal flips, and shifts by up to `shift` pixels with the edge repeated."""
+    """Random horizontal flips, and shifts by up to `shift` pixels.
+
+    fill: what comes in at an edge, one of FILLS: the edge repeated, or what is beside it reflected.
+    """
 
     flip: bool
     shift: int
+    fill: str = "repeat"
 
     def __call__(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """[n, 1, H, W, 3] -> [n, H, W, 3] of the same dtype; each image has its own draw."""
@@ -33,10 +38,17 @@ class FlipAndShift:
         count, height, width = images.shape[:3]
         flipped = rng.integers(0, 2, count).astype(bool) & self.flip
         down, right = rng.integers(-self.shift, self.shift + 1, (2, count))
-        rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
-        columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)
+        rows = self._inside(np.arange(height) + down[:, None], height)
+        columns = self._inside(np.arange(width) + right[:, None], width)
         columns = np.where(flipped[:, None], width - 1 - columns, columns)
         return images[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+    def _inside(self, places: np.ndarray, length: int) -> np.ndarray:
+        """Which pixel of a row of `length` stands at places that may be outside of it."""
+        if self.fill == "repeat":
+            return np.clip(places, 0, length - 1)
+        period = max(2 * (length - 1), 1)
+        return np.minimum(places % period, -places % period)
 
 
 def random_view(inputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tfhash.data.pipeline import FILLS
 from tfhash.errors import UserError
 from tfhash.hashers.backbone_settings import BackboneSettings
 from tfhash.hashers.spaces import SPACES
@@ -61,6 +62,12 @@ class DeepSettings(BackboneSettings):
     flip: bool = setting(False, "augmentation: random horizontal flips", group="training")
     shift: int = setting(
         1, "augmentation: random shifts by up to this many px", least=0, group="training"
+    )
+    shift_fill: str = setting(
+        "repeat",
+        "what a shift lets in: repeat, the edge; reflect, what is beside it, mirrored",
+        choices=FILLS,
+        group="training",
     )
     view: str = setting(
         "weak",

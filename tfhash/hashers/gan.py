@@ -35,7 +35,7 @@ from tfhash.training.stage import Stage
 # What decides which labelled images a batch holds, in which views.
 _OF_BATCHES = (
     *("batch_size", "groups", "triplets", "triplets_per_query"),
-    *("flip", "shift", "mixed_bfloat16"),
+    *("flip", "shift", "shift_fill", "mixed_bfloat16"),
 )
 
 

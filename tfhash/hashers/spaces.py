@@ -121,7 +121,7 @@ class PixelSpace(Space):
     def __init__(self, settings: Any, image_size: int, seed: int):
         super().__init__(settings, image_size, seed)
         self.item_shape = (image_size, image_size, 3)
-        weak = FlipAndShift(settings.flip, settings.shift)
+        weak = FlipAndShift(settings.flip, settings.shift, settings.shift_fill)
         strong = StrongView(weak, settings.strength, settings.cut_out)
         views: dict[str, Augment] = {"weak": weak, "strong": strong}
         self.weak_view = weak

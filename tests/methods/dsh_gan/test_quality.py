@@ -288,10 +288,11 @@ def test_diversity_compares_with_augmented_images():
     assert diversity(wider, synthesise) == pytest.approx(diversity(real, synthesise) / 2)
 
 
+@pytest.mark.parametrize("fill", ["repeat", "reflect"])
 @pytest.mark.parametrize(("flip", "shift", "count"), [(True, 1, 18), (False, 2, 25), (True, 0, 2)])
-def test_every_view_holds_all_that_augmentation_draws(flip, shift, count):
+def test_every_view_holds_all_that_augmentation_draws(flip, shift, count, fill):
     images = np.random.default_rng(6).integers(0, 256, (2, 1, 5, 5, 3)).astype(np.uint8)
-    augment = FlipAndShift(flip, shift)
+    augment = FlipAndShift(flip, shift, fill)
     views = every_view(images, augment)
     assert views.shape == (2, count, 5, 5, 3)
     rng = np.random.default_rng(7)

@@ -220,7 +220,8 @@ def every_view(inputs: np.ndarray, augment: Augment, shifts: bool = True) -> np.
         return inputs
     images, shift = inputs[:, 0], augment.shift if shifts else 0
     height, width = images.shape[1:3]
-    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode="edge")
+    mode = "edge" if augment.fill == "repeat" else "reflect"
+    padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode=mode)
     starts = range(2 * shift + 1)
     views = [padded[:, y : y + height, x : x + width] for y in starts for x in starts]
     if augment.flip:
