@@ -240,6 +240,14 @@ def test_pairs_of_the_images_of_a_batch():
     np.testing.assert_array_equal(batch["labels"].argmax(axis=-1), classes)
 
 
+def test_each_round_of_a_stage_has_draws_of_its_own():
+    """The first is the stage as it is; no later one repeats that of another stage."""
+    batches = [make_batches(seed=(5, stage)) for stage in range(3)]
+    assert batches[0].of_round(1) == batches[0]
+    drawn = [of.of_round(number)(7) for of in batches for number in (1, 2, 3)]
+    assert len({batch["images"].tobytes() + batch["noise"].tobytes() for batch in drawn}) == 9
+
+
 def augmented(image, augment, count=300):
     """What becomes of an image [H, W, 3] in many draws, as a set of its first channel's rows."""
     images = np.repeat(np.asarray(image)[None, None], count, axis=0)

@@ -8,6 +8,7 @@ same global batch.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from tfhash.errors import UserError
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 FILLS = ("repeat", "reflect")
+STAGES = 3  # of a method, at most, by whose numbers `seed` ends
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,11 @@ class TrainingBatches:
         object.__setattr__(self, "unlabelled", np.asarray(self.unlabelled, np.int64))
         if self.unlabelled_size and not len(self.unlabelled):
             raise UserError("`dataset`: no unlabelled images, and the method asks for some")
+
+    def of_round(self, number: int) -> TrainingBatches:
+        """The batches of a stage when it is run for the number-th time: 1, as they are."""
+        *first, stage = self.seed
+        return dataclasses.replace(self, seed=(*first, stage + STAGES * (number - 1)))
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
         """The batch of a step.

@@ -50,6 +50,11 @@ ADDED = (
 Gauge = Callable[[], dict[str, Any]]
 
 
+def of_round(name: str, number: int) -> str:
+    """What a stage is called in its first round, 1, and in later ones."""
+    return name if number == 1 else f"{name}-{number}"
+
+
 class Pace(NamedTuple):
     """How H learns in a stage: its updates, its learning rate, and whether it is H's first stage.
 
@@ -270,11 +275,16 @@ class HashNetworkHasher(Hasher):
         gauges: Gauge = dict,
         pictures: Gauge = dict,
         title: str = "stage 1 of 1 (hash network)",
+        number: int = 1,
     ) -> float:
-        """Trains the stage of H, watched by the mAP of the validation part; the seconds it took."""
-        log = LogToTensorBoard(run.logs("hash"), lambda: gauges() | self.validate(data), pictures)
-        checkpoints = Checkpoints(run.folder("checkpoints"), "hash", run.writes)
-        batches = self.make_batches(data, 1)
+        """Trains the stage of H, watched by the mAP of the validation part; the seconds it took.
+
+        number: of its round, where it has several; each has draws of its own.
+        """
+        name = of_round("hash", number)
+        log = LogToTensorBoard(run.logs(name), lambda: gauges() | self.validate(data), pictures)
+        checkpoints = Checkpoints(run.folder("checkpoints"), name, run.writes)
+        batches = self.make_batches(data, 1).of_round(number)
         return self.train(stage, batches, self.settings.steps, run, checkpoints, log, title)
 
     def train(

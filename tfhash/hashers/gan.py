@@ -18,7 +18,7 @@ from tfhash.data.pipeline import random_view
 from tfhash.data.splits import RetrievalSplits, learnable
 from tfhash.errors import UserError
 from tfhash.hashers.backbone_settings import BackboneSettings
-from tfhash.hashers.deep import Gauge, HashNetworkHasher, Pace
+from tfhash.hashers.deep import Gauge, HashNetworkHasher, Pace, of_round
 from tfhash.hashers.deep_settings import HashConfig
 from tfhash.hashers.gan_features import GANTrunk, make_gan_space
 from tfhash.hashers.gan_spaces import GANSpace
@@ -148,13 +148,22 @@ class GANHasher(HashNetworkHasher):
         return True
 
     @property
+    def rounds(self) -> int:
+        """How often the stages after stage 0 are run: G and D, where there are any, then H."""
+        return 1
+
+    @property
     def steps(self) -> int:
         """The updates of H, in all stages."""
-        return self.config.stage0_steps + self.settings.steps
+        return self.config.stage0_steps + self.rounds * self.settings.steps
 
     def stages(self) -> int:
         """How many stages there are, for the titles of their progress bars."""
-        return bool(self.config.stage0_steps) + self.has_gan + 1
+        return self._stages_until(self.rounds)
+
+    def _stages_until(self, number: int) -> int:
+        """How many stages there are until H has learned in this round."""
+        return bool(self.config.stage0_steps) + number * (self.has_gan + 1)
 
     def train_alone(
         self, stage: Stage, data: LearningData, run: Run, network: HashNetwork | None = None
@@ -180,23 +189,30 @@ class GANHasher(HashNetworkHasher):
         return self.config.hash_learning_rate if rate is None else rate
 
     def add_gan_inputs(
-        self, images: np.ndarray, data: LearningData, run: Run, facts: dict[str, Any]
+        self,
+        images: np.ndarray,
+        data: LearningData,
+        run: Run,
+        facts: dict[str, Any],
+        number: int = 1,
     ) -> LearningData:
         """The data with what G and D are given of the images, where that is not what H is given.
 
         With `gan_space`=trunk those are features of the backbone as it is now. They are kept where
         stage 0 is, and facts get the seconds that they took, also where an earlier run spent them.
+        In a later round they are this run's own.
         """
         self._gan_inputs = data.inputs
         if not isinstance(self.space, GANTrunk):
             return data
-        kept = self.config.stage0_dir
+        kept = self.config.stage0_dir if number == 1 else None
         folder = run.folder("features") if kept is None else Path(kept) / "features"
         folder = None if run.follows else folder  # the first of several workers writes them
         start = time.perf_counter()
         self._gan_inputs = self.space.look(images, learnable(data.splits), folder)
         seconds = time.perf_counter() - start
-        facts["features_seconds"] = kept_seconds(folder, self.space.digest(), seconds, run.writes)
+        seconds = kept_seconds(folder, self.space.digest(), seconds, run.writes)
+        facts[fact_of_round("features_seconds", number)] = seconds
         return dataclasses.replace(data, gan_inputs=self._gan_inputs)
 
     def gan_inputs(self, images: np.ndarray, splits: RetrievalSplits) -> np.ndarray:
@@ -211,16 +227,29 @@ class GANHasher(HashNetworkHasher):
         return self.space.inputs(images, learnable(splits))
 
     def train_gan(
-        self, stage: Stage, data: LearningData, run: Run, gauges: Gauge, pictures: Gauge
+        self,
+        stage: Stage,
+        data: LearningData,
+        run: Run,
+        gauges: Gauge,
+        pictures: Gauge,
+        number: int = 1,
     ) -> float:
-        """Trains stage 1, or takes what an earlier run left in stage1_dir; the seconds it took."""
-        log = LogToTensorBoard(run.logs("gan"), gauges, pictures)
-        batches = self.make_batches(data, 0)
+        """Trains stage 1, or takes what an earlier run left in stage1_dir; the seconds it took.
+
+        number: of its round. Only the first one is kept for other runs.
+        """
+        name = of_round("gan", number)
+        log = LogToTensorBoard(run.logs(name), gauges, pictures)
+        batches = self.make_batches(data, 0).of_round(number)
         if data.gan_inputs is not None:
             batches = dataclasses.replace(batches, inputs=data.gan_inputs, augment=random_view)
-        title = f"stage {self.stages() - 1} of {self.stages()} (G and D)"
+        title = f"stage {self._stages_until(number) - 1} of {self.stages()} (G and D)"
         steps, deciding = self.config.gan_steps, self._deciding_for_stage_1(data)
-        with self._kept("gan", "stage1_dir", steps, deciding, run) as checkpoints:
+        if number > 1:
+            own = Checkpoints(run.folder("checkpoints"), name, run.writes)
+            return self.train(stage, batches, steps, run, own, log, title)
+        with self._kept(name, "stage1_dir", steps, deciding, run) as checkpoints:
             return self.train(stage, batches, steps, run, checkpoints, log, title)
 
     def train_last(
@@ -232,14 +261,16 @@ class GANHasher(HashNetworkHasher):
         pictures: Gauge,
         *,
         goes_on: bool,
+        number: int = 1,
     ) -> float:
-        """Trains the last stage, that of H; the seconds it took.
+        """Trains the last stage of a round, that of H; the seconds it took.
 
-        stage: not compiled. goes_on: whether the hash layer is that of stage 0.
+        stage: not compiled. goes_on: whether the hash layer is that of the stage before.
         """
         pace = Pace(self.settings.steps, self.config.hash_learning_rate, first=not goes_on)
-        title = f"stage {self.stages()} of {self.stages()} (hash network)"
-        return self.train_hash(self.compile(stage, pace), data, run, gauges, pictures, title)
+        title = f"stage {self._stages_until(number)} of {self.stages()} (hash network)"
+        stage = self.compile(stage, pace)
+        return self.train_hash(stage, data, run, gauges, pictures, title, number)
 
     def _kept(
         self, name: str, setting: str, steps: int, deciding: dict[str, Any], run: Run
@@ -310,6 +341,11 @@ class GANHasher(HashNetworkHasher):
             if listed is None
             else hashlib.sha256(listed.data).hexdigest()[:16],
         }
+
+
+def fact_of_round(fact: str, number: int) -> str:
+    """What a fact of metrics.json is called, of the first round and of later ones."""
+    return fact if number == 1 else f"round{number}_{fact}"
 
 
 def samples(splits: RetrievalSplits, count: int) -> np.ndarray:

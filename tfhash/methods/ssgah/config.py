@@ -75,6 +75,12 @@ class SSGAHConfig(GANConfig):
         "with, and a kept stage 0 serves all code lengths",
         least=1,
     )
+    rounds: int = setting(
+        1,
+        "how often the stages after stage 0 are run: in a later round G and D learn anew, on "
+        "features of what H has become, and H goes on; in no equation of the paper",
+        least=1,
+    )
     exchanges: int = setting(
         6, "how many other images are asked (exchanged, real) for each u", least=1
     )
@@ -111,6 +117,11 @@ class SSGAHConfig(GANConfig):
         if self.stage0_code_length is not None and not self.stage0_steps:
             raise UserError(
                 "`stage0_code_length`: there is no stage 0; allowed with `stage0_steps` above 0"
+            )
+        if self.rounds > 1 and self.gan_space != "trunk":
+            raise UserError(
+                f"`rounds`: {self.rounds}, and G and D would learn the same again; allowed above 1 "
+                "with `gan_space`=trunk"
             )
         if self.without_g and self.unlabelled_negatives == "exchanged":
             raise UserError(

@@ -17,7 +17,7 @@ from tfhash.data.sources import ImageSet
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.deep import Gauge
-from tfhash.hashers.gan import GANHasher, samples
+from tfhash.hashers.gan import GANHasher, fact_of_round, samples
 from tfhash.methods.ssgah.config import RANKINGS, SSGAHConfig
 from tfhash.methods.ssgah.gauges import Gauges
 from tfhash.methods.ssgah.stage import GENERATORS, SSGAHStage
@@ -32,7 +32,7 @@ class SSGAH(GANHasher):
 
     Stage 1 trains G and D under Eq. 1, stage 2 everything under Eq. 9. The ablations of Table 3:
     w_ar without L_ssr; w_ssr without L_ar and with G and D as stage 1 left them; baseline, H alone
-    under L_sr.
+    under L_sr. With `rounds` both stages are run again, G and D from new weights on.
     """
 
     Config = SSGAHConfig
@@ -62,14 +62,27 @@ class SSGAH(GANHasher):
         facts: dict[str, Any] = {}
         if self.config.stage0_steps:
             facts |= self._alone(data, run)
+        for number in range(1, self.rounds + 1):
+            facts |= self._round(number, image_set.images, data, run)
+        return facts
+
+    @property
+    def rounds(self) -> int:
+        return self.config.rounds
+
+    def _round(
+        self, number: int, images: np.ndarray, data: LearningData, run: Run
+    ) -> dict[str, Any]:
+        """G and D, where there are any, then H; number: from 1 on."""
+        facts: dict[str, Any] = {}
         gauges: Gauge = dict
         if self.has_gan:
-            data = self.add_gan_inputs(image_set.images, data, run, facts)
+            data = self.add_gan_inputs(images, data, run, facts, number)
             self._build_gan()
             gauges = Gauges(
                 data.for_gan,
                 data.labels,
-                splits,
+                data.splits,
                 score=self._score,
                 synthesise=self.synthesise,
                 describe=self.space.describe,
@@ -79,9 +92,14 @@ class SSGAH(GANHasher):
             gan = {name: part for name, part in self.networks.items() if name not in of_hash}
             stage = self._stage(gan, rankings=(), train_gan=True, weight_ssr=0.0)
             stage = self.compile(stage)
-            seconds = self.train_gan(stage, data, run, gauges, self._pictures(data))
-            facts |= {"stage1_seconds": seconds, "stage1_gauges": gauges()}
-        facts["stage2_seconds"] = self._second_stage(data, gauges, facts, run)
+            seconds = self.train_gan(stage, data, run, gauges, self._pictures(data), number)
+            facts |= {
+                fact_of_round("stage1_seconds", number): seconds,
+                fact_of_round("stage1_gauges", number): gauges(),
+            }
+        facts[fact_of_round("stage2_seconds", number)] = self._second_stage(
+            data, gauges, facts, run, number
+        )
         return facts
 
     def _check(self, labels: np.ndarray, splits: RetrievalSplits) -> None:
@@ -176,14 +194,16 @@ class SSGAH(GANHasher):
             trunk.layers, trunk.width, trunk.width, config.discriminator_dropout, seed
         )
 
-    def _second_stage(self, data: LearningData, gauges, facts: dict[str, Any], run: Run) -> float:
-        """Trains H, and G and D where the variant says so."""
+    def _second_stage(
+        self, data: LearningData, gauges, facts: dict[str, Any], run: Run, number: int = 1
+    ) -> float:
+        """Trains H, and G and D where the variant says so; facts: of this round."""
         config = self.config
         weight_ssr = config.weight_ssr
         if config.gate and "ssr" in RANKINGS[config.variant]:
-            measured = facts["stage1_gauges"]
+            measured = facts[fact_of_round("stage1_gauges", number)]
             gate = max(measured["gauge/class_p"] - measured["gauge/class_n"], 0.0)
-            facts["gate"] = gate
+            facts[fact_of_round("gate", number)] = gate
             weight_ssr *= gate
         stage = self._stage(
             self.networks,
@@ -192,10 +212,10 @@ class SSGAH(GANHasher):
             weight_ssr=weight_ssr,
         )
         own_bits = config.stage0_code_length in (None, self.code_length)
-        goes_on = bool(config.stage0_steps) and own_bits
+        goes_on = bool(config.stage0_steps) and (own_bits or number > 1)
         pictures = self._pictures(data) if stage.train_gan else dict
         watch = gauges if stage.train_gan else dict
-        return self.train_last(stage, data, run, watch, pictures, goes_on=goes_on)
+        return self.train_last(stage, data, run, watch, pictures, goes_on=goes_on, number=number)
 
     def _stage(self, networks: dict[str, keras.Model], **options: Any) -> SSGAHStage:
         options = {
