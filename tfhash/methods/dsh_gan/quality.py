@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.spatial.distance import pdist
@@ -220,7 +221,7 @@ def every_view(inputs: np.ndarray, augment: Augment, shifts: bool = True) -> np.
         return inputs
     images, shift = inputs[:, 0], augment.shift if shifts else 0
     height, width = images.shape[1:3]
-    mode = "edge" if augment.fill == "repeat" else "reflect"
+    mode: Literal["edge", "reflect"] = "edge" if augment.fill == "repeat" else "reflect"
     padded = np.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)), mode=mode)
     starts = range(2 * shift + 1)
     views = [padded[:, y : y + height, x : x + width] for y in starts for x in starts]
