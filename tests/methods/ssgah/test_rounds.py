@@ -171,6 +171,14 @@ def test_interrupted_in_the_second_round_it_ends_with_the_same_bits(few_digits, 
     assert same(whole.encoder.get_weights(), again.encoder.get_weights())
 
 
+def test_a_row_tells_how_many_rounds_there_were():
+    names = [
+        make(dataclasses.replace(TWICE, **options)).variant
+        for options in ({"rounds": 1}, {}, {"weight_class": 1.0, "variant": "w_ssr", "rounds": 3})
+    ]
+    assert names == [None, "2_rounds", "w_ssr_with_classes_3_rounds"]
+
+
 def test_rounds_need_g_and_d_on_what_h_has_learned():
     with pytest.raises(UserError, match="`rounds`: 2, and G and D would learn the same again"):
         SSGAHConfig(rounds=2)

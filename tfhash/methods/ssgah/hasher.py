@@ -50,7 +50,11 @@ class SSGAH(GANHasher):
     def variant(self) -> str | None:
         """What differs from the paper's main method, by the names of its Table 3."""
         parts = [] if self.config.variant == "ssgah" else [self.config.variant]
-        return "_".join([*parts, *(["with_classes"] if self.config.weight_class else [])]) or None
+        if self.config.weight_class:
+            parts.append("with_classes")
+        if self.rounds > 1:
+            parts.append(f"{self.rounds}_rounds")
+        return "_".join(parts) or None
 
     def train_stages(
         self, image_set: ImageSet, splits: RetrievalSplits, run: Run
