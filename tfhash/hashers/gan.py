@@ -245,10 +245,11 @@ class GANHasher(HashNetworkHasher):
         if data.gan_inputs is not None:
             batches = dataclasses.replace(batches, inputs=data.gan_inputs, augment=random_view)
         title = f"stage {self._stages_until(number) - 1} of {self.stages()} (G and D)"
-        steps, deciding = self.config.gan_steps, self._deciding_for_stage_1(data)
+        steps = self.config.gan_steps
         if number > 1:
             own = Checkpoints(run.folder("checkpoints"), name, run.writes)
             return self.train(stage, batches, steps, run, own, log, title)
+        deciding = self._deciding_for_stage_1(data)
         with self._kept(name, "stage1_dir", steps, deciding, run) as checkpoints:
             return self.train(stage, batches, steps, run, checkpoints, log, title)
 
