@@ -4,6 +4,7 @@
 
 A training step is forward and backward through all layers and the update of their weights (AdamW);
 "forward" is what features and codes cost. Weights and images are random. The median of several.
+TF_ENABLE_ONEDNN_OPTS=0 in the environment tells what both take without oneDNN.
 """
 
 from __future__ import annotations
@@ -13,8 +14,12 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
+import tfhash  # noqa: F401 - before TensorFlow, as in a command: it turns oneDNN on
+
+# isort: split
 import keras
 import tensorflow as tf
+from tensorflow.python.util import _pywrap_util_port as port
 
 from tfhash.networks import backbones
 from tfhash.training.strategies import precision
@@ -66,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     images = tf.random.uniform((options.batch, options.side, options.side, 3), 0, 255)
     of_policy = [functions(options.network, options.side, policy) for policy in POLICIES]
-    print(f"{options.network}, {options.side} px, batches of {options.batch}: ms an image\n")
+    size = f"{options.network}, {options.side} px, batches of {options.batch}"
+    print(f"{size}, oneDNN {'on' if port.IsMklEnabled() else 'off'}: ms an image\n")
     print(f"| | {' | '.join(POLICIES)} |\n| --- | {' | '.join('--:' for _ in POLICIES)} |")
     for name in of_policy[0]:
         calls = [lambda of=of[name]: of(images) for of in of_policy]

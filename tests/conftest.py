@@ -25,6 +25,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("TF_NUM_INTRAOP_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(_name, "1")
 
+# Before any file of tests imports TensorFlow: as in a user's process, tfhash says what it computes
+# with. What a test starts inherits it.
+import tfhash  # noqa: E402, F401
+
 if TYPE_CHECKING:
     from tfhash.runs.configurations import Configurations
 

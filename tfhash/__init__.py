@@ -17,7 +17,9 @@ that `import tfhash` costs no TensorFlow.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import platform
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
     from tfhash.search.index import Index as Index
 
 __version__ = "0.1.0"
+
+# TensorFlow leaves oneDNN off where a CPU has no AVX-512, and a training takes up to 1.6 times as
+# long there (docs/benchmarks.md). It reads this while it is imported; what a user has set stays.
+if platform.machine().lower() in ("x86_64", "amd64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _FACE = {
     "Index": "tfhash.search.index",
