@@ -14,7 +14,8 @@ from tfhash.data.learning import LearningData
 from tfhash.data.splits import RetrievalSplits
 from tfhash.errors import UserError
 from tfhash.hashers.deep_settings import DeepSettings
-from tfhash.hashers.gan import GANConfig, GANHasher, samples
+from tfhash.hashers.gan import GANHasher, samples
+from tfhash.hashers.gan_settings import GANConfig
 from tfhash.training.stage import Stage
 
 

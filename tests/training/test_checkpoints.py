@@ -170,7 +170,7 @@ def test_claim_accepts_the_same_values_again(tmp_path):
         ({"seed": 1}, "`seed`: 1, but {run} was made with 0"),
         ({"map_at": (5,)}, "`map_at`: [5], but {run} was made with [5, 10]"),
         ({"margin_sr": 6.0}, "`margin_sr`: 6.0, but {run} was made with None"),
-        ({"shift": 2}, "`shift`: 2, but {run} was made with None"),
+        ({"shift": 2}, "`shift`: 2, but {run} was made without it; allowed: another folder"),
     ],
 )
 def test_claim_names_the_value_that_differs(tmp_path, other, message):

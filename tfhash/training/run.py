@@ -147,6 +147,11 @@ def claim(
     for name in dict.fromkeys([*deciding, *found]):
         # Through JSON, so that a tuple equals the list that it was written as.
         asked = json.loads(json.dumps(deciding.get(name)))
+        if asked is not None and name not in found:  # a setting that came later, for instance
+            raise OtherWorkError(
+                f"`{name}`: {asked!r}, but {path.parent} was made without it; allowed: another "
+                "folder"
+            )
         if found.get(name) != asked:
             raise OtherWorkError(
                 f"`{name}`: {asked!r}, but {path.parent} was made with {found.get(name)!r}; "

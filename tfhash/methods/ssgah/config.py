@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tfhash.errors import UserError
-from tfhash.hashers.gan import GANConfig
+from tfhash.hashers.gan_settings import GANConfig
 from tfhash.settings import setting
 
 DISCRIMINATORS = ("joint", "siamese")
