@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from sklearn.datasets import load_digits
 
 import tfhash
@@ -151,6 +152,55 @@ def test_the_scale_is_of_all_images_learned_from_and_of_at_most_so_many(monkeypa
     assert np.abs(mean(unlabelled=255 - IMAGES[60:]) - alone).max() > 1e-3
     monkeypatch.setattr(spaces, "ADAPT", 20)
     assert np.abs(mean() - alone).max() > 1e-6
+
+
+@pytest.mark.parametrize("name", ["DHN", "BGDH", "NINH"])
+def test_mirrored_codes_are_of_an_image_and_its_mirror_image(name, tmp_path):
+    """H learns as without; its codes, saved and exported ones too, are of the mean of both."""
+    hasher_class = getattr(tfhash, name)
+    small = {"anchors": 20, "slice_units": 4}
+    fields = hasher_class.Config.__dataclass_fields__
+    options = SMALL | {key: value for key, value in small.items() if key in fields}
+    plain = hasher_class(**options, flip=True).fit(IMAGES, LABELS)
+    mirrored = hasher_class(**options, flip=True, mirrored_codes=True).fit(IMAGES, LABELS)
+    of_image, of_mirror = plain.embed(IMAGES), plain.embed(IMAGES[:, :, ::-1])
+    expected = (of_image + of_mirror) / 2
+    assert np.abs(of_image - of_mirror).max() > 1e-4
+    np.testing.assert_allclose(mirrored.embed(IMAGES), expected, atol=1e-6)
+    sure = np.abs(expected - 0.5) > 1e-6
+    bits = np.unpackbits(mirrored.encode(IMAGES), axis=1, count=12)
+    assert sure.mean() > 0.7
+    np.testing.assert_array_equal(bits[sure], expected[sure] > 0.5)
+    mirrored.save(tmp_path / "saved")
+    loaded = tfhash.load(tmp_path / "saved")
+    np.testing.assert_array_equal(loaded.embed(IMAGES), mirrored.embed(IMAGES))
+    folder = tfhash.export_saved_model(mirrored, tmp_path / "export")
+    exported = tf.saved_model.load(str(folder)).signatures["encode_images"]
+    embedding = exported(images=tf.constant(IMAGES))["embedding"]
+    np.testing.assert_allclose(embedding, mirrored.embed(IMAGES), atol=1e-6)
+
+
+def test_mirrored_codes_are_what_no_paper_has():
+    hasher = tfhash.DHN(**SMALL, flip=True, mirrored_codes=True)
+    assert hasher.not_as_published(hasher.settings, hasher.config)["mirrored_codes"] is True
+    plain = tfhash.DHN(**SMALL, flip=True)
+    assert "mirrored_codes" not in plain.not_as_published(plain.settings, plain.config)
+
+
+def test_validation_judges_mirrored_codes(monkeypatch):
+    """What is chosen by is the mAP of the codes that will be searched."""
+    asked = []
+    monkeypatch.setattr(
+        "tfhash.hashers.deep.validation_maps", lambda *codes: asked.append(codes) or {}
+    )
+    hasher = tfhash.DHN(**SMALL, flip=True, mirrored_codes=True)
+    hasher.fit(IMAGES, LABELS, validation=(IMAGES[:7], LABELS[:7]))
+    np.testing.assert_array_equal(asked[-1][0], hasher.encode(IMAGES[:7]))
+
+
+def test_mirrored_codes_need_flips():
+    with pytest.raises(tfhash.UserError, match="`mirrored_codes`: True; allowed with `flip`"):
+        tfhash.DHN(**SMALL, mirrored_codes=True)
 
 
 @pytest.mark.parametrize(

@@ -360,9 +360,10 @@ def test_views_are_chosen_by_flags_and_features_have_none(monkeypatch):
         with pytest.raises(UserError, match=f"`{name}`: strong; not on features"):
             settings = DeepSettings(weights="given.npz", **{name: "strong"})
             spaces.FeatureSpace(settings, image_size=16, seed=0)
-    for name, value in (("standardise_features", True), ("trunk_rate", 0.5), ("trunk_from", 9)):
+    of_learning = (("standardise_features", True), ("trunk_rate", 0.5), ("trunk_from", 9))
+    for name, value in (*of_learning, ("mirrored_codes", True)):
         with pytest.raises(UserError, match=f"`{name}`: {value}; not on features"):
-            settings = DeepSettings(weights="given.npz", **{name: value})
+            settings = DeepSettings(weights="given.npz", flip=True, **{name: value})
             spaces.FeatureSpace(settings, image_size=16, seed=0)
 
 

@@ -54,6 +54,25 @@ def test_it_is_backbone_then_scaling_then_hash_network():
     np.testing.assert_allclose(encoder.predict(IMAGES, verbose=0), answer, atol=1e-6)
 
 
+def test_a_mirrored_one_answers_the_mean_of_an_image_and_its_mirror_image():
+    plain = make()
+    parts = (plain.backbone, plain.standardise, plain.hash_network)
+    mirrored = FeatureEncoder(*parts, mirrored=True)
+    of_image, of_mirror = plain(IMAGES).numpy(), plain(IMAGES[:, :, ::-1]).numpy()
+    np.testing.assert_allclose(mirrored(IMAGES), (of_image + of_mirror) / 2, rtol=1e-5)
+    assert np.abs(of_image - of_mirror).max() > 1e-3
+    np.testing.assert_array_equal(mirrored(IMAGES, training=True), of_image)
+
+
+def test_a_keras_file_keeps_that_it_is_mirrored(tmp_path):
+    plain = make()
+    encoder = FeatureEncoder(plain.backbone, plain.standardise, plain.hash_network, mirrored=True)
+    encoder.save(tmp_path / "encoder.keras")
+    again = keras.models.load_model(tmp_path / "encoder.keras")
+    assert again.mirrored
+    np.testing.assert_array_equal(again(IMAGES), encoder(IMAGES))
+
+
 def test_features_of_low_precision_are_scaled_in_float32():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

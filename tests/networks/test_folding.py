@@ -108,24 +108,28 @@ def hash_network(network):
     return network
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("kind", ["plain", "embedding", "features"])
-def test_encoders_answer_the_same(kind):
+def test_encoders_answer_the_same(kind, mirrored):
+    more = {"mirrored": mirrored}
     if kind == "plain":
-        encoder = hash_network(HashNetwork(12, backbone(), (8,), dropout=0.5))
+        encoder = hash_network(HashNetwork(12, backbone(), (8,), dropout=0.5, **more))
     elif kind == "embedding":
         sizes = {"embedding_size": 4, "embedding_units": 6, "branch_units": 3}
-        encoder = hash_network(EmbeddingHashNetwork(12, backbone(), (7,), **sizes))
+        encoder = hash_network(EmbeddingHashNetwork(12, backbone(), (7,), **sizes, **more))
     else:
         above = HashNetwork(12, None, (8,))
         above.build((None, 6))
         standardise = Standardise(6)
         standardise.adapt(np.random.default_rng(2).normal(1, 2, (50, 6)).astype(np.float32))
-        encoder = FeatureEncoder(backbone(), standardise, above)
+        encoder = FeatureEncoder(backbone(), standardise, above, **more)
     folded = folding.folded_encoder(encoder)
     assert normalisations(folded.backbone) == 0
     before = encoder(IMAGES).numpy()
     assert before.std() > 1e-3
     np.testing.assert_allclose(folded(IMAGES), before, atol=1e-6)
+    of_mirror_image = encoder(IMAGES[:, :, ::-1]).numpy()
+    assert np.allclose(of_mirror_image, before, atol=1e-6) == mirrored
 
 
 def test_an_encoder_with_nothing_to_fold_is_the_same_one():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfhash.errors import UserError
 from tfhash.networks import backbones
 from tfhash.networks.hash_layer import HashNetwork
 
@@ -218,6 +219,49 @@ def test_a_keras_file_keeps_a_network_on_images(tmp_path):
     images = tf.random.stateless_uniform((2, 16, 16, 3), SEED, maxval=255)
     again = check_keras_file(network, images, tmp_path / "network.keras")
     assert again.backbone.count_params() == network.backbone.count_params()
+
+
+def make_mirrored(mirrored=True, **options):
+    network = HashNetwork(4, backbones.build("small_cnn"), (7,), 0.25, mirrored=mirrored, **options)
+    network.build((None, None, None, 3))
+    return network
+
+
+def test_a_mirrored_network_answers_the_mean_of_an_image_and_its_mirror_image():
+    mirrored, plain = make_mirrored(), make_mirrored(False)
+    plain.set_weights(mirrored.get_weights())
+    images = tf.random.stateless_uniform((3, 16, 20, 3), SEED, maxval=255)
+    of_image, of_mirror = plain(images).numpy(), plain(images[:, :, ::-1]).numpy()
+    np.testing.assert_allclose(mirrored(images), (of_image + of_mirror) / 2, rtol=1e-5)
+    assert np.abs(of_image - of_mirror).max() > 1e-4
+    upside_down = (of_image + plain(images[:, ::-1]).numpy()) / 2
+    assert np.abs(mirrored(images) - upside_down).max() > 1e-4
+    np.testing.assert_allclose(mirrored(images[:, :, ::-1]), mirrored(images), rtol=1e-5)
+    # uint8, as `predict` gets them, and a batch whose size the graph does not know.
+    whole = tf.cast(images, tf.uint8)
+    graph = tf.function(mirrored, input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8)])
+    expected = (plain(whole).numpy() + plain(whole[:, :, ::-1]).numpy()) / 2
+    np.testing.assert_allclose(graph(whole), expected, rtol=1e-5)
+    np.testing.assert_allclose(mirrored.predict(whole, verbose=0), expected, rtol=1e-5)
+
+
+def test_a_mirrored_network_learns_from_images_as_they_come():
+    mirrored, plain = make_mirrored(), make_mirrored(False)
+    plain.set_weights(mirrored.get_weights())
+    images = tf.random.stateless_uniform((3, 16, 16, 3), SEED, maxval=255)
+    answers = [n(images, training=True, dropout_seed=SEED).numpy() for n in (mirrored, plain)]
+    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(mirrored.scores(images), plain.scores(images))
+
+
+def test_a_keras_file_keeps_that_a_network_is_mirrored(tmp_path):
+    images = tf.random.stateless_uniform((2, 16, 16, 3), SEED, maxval=255)
+    assert check_keras_file(make_mirrored(), images, tmp_path / "network.keras").mirrored
+
+
+def test_features_cannot_be_mirrored():
+    with pytest.raises(UserError, match="`mirrored`: True; allowed with a backbone"):
+        HashNetwork(4, mirrored=True)
 
 
 def test_a_keras_file_keeps_the_precision_of_hidden_layers(tmp_path, mixed_bfloat16):

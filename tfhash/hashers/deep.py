@@ -45,6 +45,7 @@ ADDED = (
     "trunk_from",
     "warmup_steps",
     "clip_norm",
+    "mirrored_codes",
 )
 
 Gauge = Callable[[], dict[str, Any]]

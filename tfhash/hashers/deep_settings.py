@@ -29,6 +29,12 @@ class DeepSettings(BackboneSettings):
         "images learned from; without it trained weights give scores at which a sigmoid is flat",
         group="network",
     )
+    mirrored_codes: bool = setting(
+        False,
+        "the code of an image is that of the mean of H(x) and of H of its mirror image, in twice "
+        "the time (with --flip; space=pixels)",
+        group="network",
+    )
     trunk_rate: float = setting(
         1.0, "the learning rate of the backbone, in parts of that of H", above=0, group="training"
     )
@@ -123,6 +129,10 @@ class DeepSettings(BackboneSettings):
                 raise UserError(
                     f"`{name}`: {getattr(self, name)}; allowed: multiples of `groups`={self.groups}"
                 )
+        if self.mirrored_codes and not self.flip:
+            raise UserError(
+                "`mirrored_codes`: True; allowed with `flip`, for H has to learn mirror images too"
+            )
         if self.xla and self.strategy != "one_device":
             raise UserError(f"`xla`: not with `strategy`={self.strategy}; allowed: one_device")
 

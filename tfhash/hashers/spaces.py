@@ -170,7 +170,8 @@ class PixelSpace(Space):
         return self._above(hash_network.backbone, code_length, *others)
 
     def _above(self, backbone, code_length, hidden_units, dropout, kind) -> HashNetwork:
-        network = kind(code_length, backbone, hidden_units, dropout)
+        mirrored = self.settings.mirrored_codes
+        network = kind(code_length, backbone, hidden_units, dropout, mirrored=mirrored)
         network.build((None, None, None, 3))
         return network
 
@@ -195,6 +196,11 @@ class FeatureSpace(Space):
                     f"`{name}`: strong; not on features of a frozen backbone, which are computed "
                     "once; allowed: weak"
                 )
+        if getattr(settings, "mirrored_codes", False):
+            raise UserError(
+                "`mirrored_codes`: True; not on features of a frozen backbone, which cannot be "
+                "mirrored; allowed: False"
+            )
         for name, plain in (("standardise_features", False), ("trunk_rate", 1), ("trunk_from", 0)):
             if getattr(settings, name, plain) != plain:
                 raise UserError(

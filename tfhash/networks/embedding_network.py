@@ -34,12 +34,13 @@ class EmbeddingHashNetwork(HashNetwork):
         dropout: float = 0.0,
         name: str = "hash_network",
         hidden_dtype: str | None = None,
+        mirrored: bool = False,
         *,
         embedding_size: int = 100,
         embedding_units: int = 256,
         branch_units: int = 128,
     ):
-        super().__init__(code_length, backbone, hidden_units, dropout, name, hidden_dtype)
+        super().__init__(code_length, backbone, hidden_units, dropout, name, hidden_dtype, mirrored)
         dense = keras.layers.Dense
         self.embedding_hidden = dense(
             embedding_units, activation="relu", dtype=hidden_dtype, name="embedding_hidden"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -31,6 +31,8 @@ class HashNetwork(keras.Model):
         hidden_units: the width of each hidden layer.
         dropout: the share, in [0, 1), of the hash layer's inputs that training drops.
         hidden_dtype: the dtype policy of the hidden layers, by default the global one.
+        mirrored: outside of training the answer is the mean of H(x) and of H of x mirrored left to
+            right; not where the inputs are features.
     """
 
     def __init__(
@@ -41,16 +43,20 @@ class HashNetwork(keras.Model):
         dropout: float = 0.0,
         name: str = "hash_network",
         hidden_dtype: str | None = None,
+        mirrored: bool = False,
     ):
         if code_length < 1:
             raise UserError(f"`code_length`: {code_length}; allowed: at least 1 bit")
         if not 0 <= dropout < 1:
             raise UserError(f"`dropout`: {dropout}; allowed: at least 0 and below 1")
+        if mirrored and backbone is None:
+            raise UserError("`mirrored`: True; allowed with a backbone, for features are no images")
         # A float32 model hands images on as they are; the backbone has a policy of its own.
         super().__init__(name=name, dtype="float32")
         self.code_length = code_length
         self.backbone = backbone
         self.dropout = dropout
+        self.mirrored = mirrored
         self.hidden_layers = [
             keras.layers.Dense(units, activation="relu", dtype=hidden_dtype, name=f"hidden{number}")
             for number, units in enumerate(hidden_units, start=1)
@@ -72,6 +78,7 @@ class HashNetwork(keras.Model):
             "dropout": self.dropout,
             "name": self.name,
             "hidden_dtype": self.hidden_layers[0].dtype_policy.name if self.hidden_layers else None,
+            "mirrored": self.mirrored,
         }
 
     @classmethod
@@ -92,6 +99,8 @@ class HashNetwork(keras.Model):
         `dropout_seed`, int32 [2], fixes the dropped units, so that a resumed run repeats an
         uninterrupted one; ValueError without it when training with dropout.
         """
+        if self.mirrored and not training:
+            return mean_with_mirrored(lambda x: self.hash_layer(self.features(x)), inputs)
         return self.hash_layer(self.features(inputs, training, dropout_seed))
 
     def scores(
@@ -146,6 +155,16 @@ class HashNetwork(keras.Model):
         if dropout_seed is None:
             raise ValueError("dropout_seed: None is not allowed when training with dropout")
         return drop(features, self.dropout, dropout_seed)
+
+
+def mean_with_mirrored(network: Callable[[Any], tf.Tensor], images) -> tf.Tensor:
+    """(f(x) + f(x mirrored left to right)) / 2, of images [N, H, W, C] and f from images to [N, k].
+
+    f gets one batch of both, so that the graph of an export holds it once.
+    """
+    both = keras.ops.concatenate([images, keras.ops.flip(images, axis=2)], axis=0)
+    plain, mirrored = keras.ops.split(network(both), 2, axis=0)
+    return (plain + mirrored) / 2
 
 
 def linear_head(
