@@ -10,6 +10,7 @@ TF_ENABLE_ONEDNN_OPTS=0 in the environment tells what both take without oneDNN.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,6 @@ import tfhash  # noqa: F401 - before TensorFlow, as in a command: it turns oneDN
 # isort: split
 import keras
 import tensorflow as tf
-from tensorflow.python.util import _pywrap_util_port as port
 
 from tfhash.networks import backbones
 from tfhash.training.strategies import precision
@@ -68,12 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--side", type=int, default=128, help="pixels a side")
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--policies", nargs="+", default=POLICIES, choices=POLICIES)
     options = parser.parse_args(argv)
     images = tf.random.uniform((options.batch, options.side, options.side, 3), 0, 255)
-    of_policy = [functions(options.network, options.side, policy) for policy in POLICIES]
+    of_policy = [functions(options.network, options.side, policy) for policy in options.policies]
     size = f"{options.network}, {options.side} px, batches of {options.batch}"
-    print(f"{size}, oneDNN {'on' if port.IsMklEnabled() else 'off'}: ms an image\n")
-    print(f"| | {' | '.join(POLICIES)} |\n| --- | {' | '.join('--:' for _ in POLICIES)} |")
+    onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS", "as TensorFlow has it")
+    print(f"{size}, TF_ENABLE_ONEDNN_OPTS={onednn}: ms an image\n")
+    columns = " | ".join("--:" for _ in of_policy)
+    print(f"| | {' | '.join(options.policies)} |\n| --- | {columns} |")
     for name in of_policy[0]:
         calls = [lambda of=of[name]: of(images) for of in of_policy]
         times = [each / options.batch for each in milliseconds(calls, options.repeats)]

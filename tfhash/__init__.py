@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# TensorFlow leaves oneDNN off where a CPU has no AVX-512, and a training takes up to 1.6 times as
-# long there (docs/benchmarks.md). It reads this while it is imported; what a user has set stays.
+# TensorFlow leaves oneDNN off where a CPU has no AVX-512, and a training at 128 px takes 1.4 times
+# as long there (docs/benchmarks.md). It reads this while it is imported; what a user has set stays.
 if platform.machine().lower() in ("x86_64", "amd64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 

@@ -107,13 +107,13 @@ def folded_encoder(encoder: keras.Model) -> keras.Model:
     backbone = getattr(encoder, "backbone", None)
     if backbone is None or not count(backbone):
         return encoder
-    mirrored = getattr(encoder, "mirrored", False)
     if isinstance(encoder, FeatureEncoder):
         standardise, above = encoder.standardise, encoder.hash_network
-        return FeatureEncoder(folded(backbone), standardise, above, mirrored=mirrored)
+        return FeatureEncoder(folded(backbone), standardise, above, mirrored=encoder.mirrored)
     width = backbone.output_shape[-1]
-    config = {**encoder.get_config(), "backbone": None}
-    above = type(encoder).from_config(config | ({"mirrored": False} if mirrored else {}))
+    # What is above sees features, which the whole encoder has of both images.
+    config = {**encoder.get_config(), "backbone": None, "mirrored": False}
+    above = type(encoder).from_config(config)
     above.build((None, width))
     of_backbone = {id(weight) for weight in backbone.weights}
     above.set_weights(
@@ -124,4 +124,4 @@ def folded_encoder(encoder: keras.Model) -> keras.Model:
         ]
     )
     # Standardised by a mean of 0 and a deviation of 1, features stay as they are.
-    return FeatureEncoder(folded(backbone), Standardise(width), above, mirrored=mirrored)
+    return FeatureEncoder(folded(backbone), Standardise(width), above, mirrored=encoder.mirrored)
