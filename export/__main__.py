@@ -49,6 +49,7 @@ def define_flags() -> None:
     config_flags.define_path("export_dir", None, "where versions go; by default MODEL_DIR/export")
     config_flags.define_of_run(Experiment, OF_DATA)
     config_flags.define_of_run(ShallowSettings, OF_ENCODER)
+    config_flags.define_mirrored_codes()
     flags.DEFINE_enum(
         "format",
         "saved_model",
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"--tflite_precision: not with --format={given.format}; allowed: with --format=tflite"
         )
-    own = config_flags.of_run((*OF_DATA, *OF_ENCODER))
+    own = config_flags.of_run((*OF_DATA, *OF_ENCODER)) | config_flags.mirrored_codes()
     try:
         if given.format == "saved_model":
             export_run(model_dir, export_dir, given.verify, given.fold, **own)
@@ -103,8 +104,8 @@ def export_run(
     """Publishes the encoder of a run folder, prints where and how to load it; returns where.
 
     verified: on VERIFIED_IMAGES of the run's data set, or all where there are fewer. fold: see
-    `folded.folded`. own: where the files of the run are now, and allow_pickle_weights, by
-    the names of flags.
+    `folded.folded`. own: where the files of the run are now, allow_pickle_weights and
+    mirrored_codes, by the names of flags.
     Raises UserError for a folder without a finished run or an export_dir that cannot be made, and
     what `save` raises.
     """
@@ -169,17 +170,22 @@ def _images(model_dir: Path, own: Mapping[str, Any]) -> np.ndarray:
 
 def _read(model_dir: Path, export_dir: Path, own: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The encoder of a run, and what each format wants to know about it."""
-    _, metrics = folder.read(model_dir)
+    given, metrics = folder.read(model_dir)
     try:
         export_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable("--export_dir", export_dir, error) from None
+    mirrored = {name: value for name, value in own.items() if name == "mirrored_codes"}
     of_encoder = {name: value for name, value in own.items() if name in OF_ENCODER}
-    hasher = finished.load(model_dir, **of_encoder)
+    hasher = finished.load(model_dir, **of_encoder, **mirrored)
+    metadata = {key: metrics[key] for key in METADATA_KEYS}
+    if any(getattr(given.settings, name) != value for name, value in mirrored.items()):
+        del metadata["map"]  # that of the run's own codes
+        metadata |= mirrored
     return hasher.encoder, {
         "code_length": hasher.code_length,
         "image_size": hasher.image_size,
-        "metadata": {key: metrics[key] for key in METADATA_KEYS},
+        "metadata": metadata,
     }
 
 

@@ -47,6 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_list("acg_at", None, "depths R of ACG@R; by default the run's")
     flags.DEFINE_list("weighted_map_at", None, "depths R of weighted mAP@R; by default the run's")
     flags.DEFINE_bool("encode", False, "encode the images again instead of reading codes/")
+    config_flags.define_mirrored_codes()
     config_flags.define_of_run(Experiment, OF_DATA)
     config_flags.define_of_run(ShallowSettings, OF_ENCODER)
     config_flags.define_path("output", None, "JSON file for the metrics")
@@ -61,6 +62,9 @@ def main(argv: list[str]) -> None:
     model_dir = Path(flags.FLAGS.model_dir)
     given, metrics = folder.read(model_dir, config_flags.of_run((*OF_DATA, *OF_STORAGE)))
     config = dataclasses.replace(given.experiment, **_overrides())
+    mirrored = config_flags.mirrored_codes()
+    if mirrored and not flags.FLAGS.encode:
+        raise UserError("--mirrored_codes: allowed with --encode, for those of the run are there")
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
             raise UserError(
@@ -73,7 +77,7 @@ def main(argv: list[str]) -> None:
                 f"--data_dir: the split of the data there is {parts.fingerprint}; allowed: the "
                 f"data of the run, whose split is {metrics['split_fingerprint']}"
             )
-        hasher = finished.load(model_dir, **config_flags.of_run(OF_ENCODER))
+        hasher = finished.load(model_dir, **(config_flags.of_run(OF_ENCODER) | mirrored))
         packed = hasher.encode_set(image_set)
         of_part = experiment.codes_of_parts(packed, image_set, parts)
     else:
@@ -91,6 +95,7 @@ def main(argv: list[str]) -> None:
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
     identity = {key: metrics[key] for key in IDENTITY} | {"proxy": metrics.get("proxy")}
     mains.print_table(identity | judged)
+    judged |= mirrored
     if flags.FLAGS.output:
         try:
             write_text(Path(flags.FLAGS.output), json.dumps(judged, indent=1) + "\n")

@@ -70,6 +70,23 @@ def of_run(names: Iterable[str], flag_values: flags.FlagValues = flags.FLAGS) ->
     return {name: value for name, value in values.items() if value not in (None, False)}
 
 
+def define_mirrored_codes(flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Defines --mirrored_codes for a command that loads the encoder of a run."""
+    flags.DEFINE_bool(
+        "mirrored_codes",
+        None,
+        "codes of an image and its mirror image, in twice the time; by default as the run was "
+        "trained",
+        flag_values=flag_values,
+    )
+
+
+def mirrored_codes(flag_values: flags.FlagValues = flags.FLAGS) -> dict[str, Any]:
+    """What `finished.load` is told by that flag: nothing where the user says nothing."""
+    value = flag_values["mirrored_codes"].value
+    return {} if value is None else {"mirrored_codes": value}
+
+
 def define(
     config_class: type, prefix: str = "", flag_values: flags.FlagValues = flags.FLAGS
 ) -> None:

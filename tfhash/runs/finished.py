@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def load(
     features_file: str | Path | None = None,
     cache_dir: str | Path | None = None,
     images_in: str = place.AUTO,
+    mirrored_codes: bool | None = None,
 ) -> Hasher:
     """The hasher in a folder that `Hasher.save` wrote, or in the run folder of tfhash.train.
 
@@ -34,8 +36,10 @@ def load(
     given descriptors is now; by default where the run had it. allow_pickle_weights: read weights
     that are a pickle (.npy), which can run any code; what the folder says of that does not count.
     cache_dir: where features are kept; None: nowhere. images_in: memory, disk (files in cache_dir)
-    or auto, see docs/own-data.md. UserError for another or a damaged folder,
-    where a run is not finished, and where a file that it needs is gone.
+    or auto, see docs/own-data.md. mirrored_codes: whether a code is of an image and its mirror
+    image, in twice the time, for H learns the same without; None: as it was trained. UserError for
+    another or a damaged folder, where a run is not finished, where a file that it needs is gone,
+    and for mirrored_codes of a method that has none, or that saw no mirror image.
     """
     directory = Path(directory).expanduser()
     given = {"weights": weights, "features_file": features_file, "cache_dir": cache_dir}
@@ -45,9 +49,12 @@ def load(
         if path is not None or name == "cache_dir"
     }
     own |= {"allow_pickle_weights": allow_pickle_weights, "images_in": images_in}
+    if mirrored_codes is not None:
+        own["mirrored_codes"] = mirrored_codes
     if (directory / SAVED).is_file():
         return _saved(directory, own)
     configurations, metrics = folder.read(directory, own)
+    _check(own, configurations.hasher_class)
     with _weights_follow(configurations.hasher_class):
         hasher = configurations.hasher(metrics["image_size"])
     hasher.load_weights(directory / CHECKPOINTS)
@@ -64,12 +71,22 @@ def _saved(directory: Path, own: dict[str, Any]) -> Hasher:
         rest = {name: description[name] for name in ("code_length", "image_size", "seed")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}); allowed: what save has written") from None
+    _check(own, method)
     kept = description.get("places")
     config, of_kind = (places.taken(part, kept, directory, own) for part in parts)
     with _weights_follow(method):
         hasher = method.of(config, of_kind, **rest)
     hasher.load_weights(directory)
     return hasher
+
+
+def _check(own: Mapping[str, Any], method: type[Hasher]) -> None:
+    known = settings.fields_of(method.Settings)
+    if own.get("mirrored_codes") and "mirrored_codes" not in known:
+        raise UserError(
+            f"`mirrored_codes`: True; {method.__name__} encodes no mirror images; allowed: with "
+            "deep methods"
+        )
 
 
 def _weights_follow(method: type[Hasher]) -> contextlib.AbstractContextManager[None]:
