@@ -179,7 +179,7 @@ def _read(model_dir: Path, export_dir: Path, own: Mapping[str, Any]) -> tuple[An
     of_encoder = {name: value for name, value in own.items() if name in OF_ENCODER}
     hasher = finished.load(model_dir, **of_encoder, **mirrored)
     metadata = {key: metrics[key] for key in METADATA_KEYS}
-    if any(getattr(given.settings, name) != value for name, value in mirrored.items()):
+    if any(getattr(given.settings, name, False) != value for name, value in mirrored.items()):
         del metadata["map"]  # that of the run's own codes
         metadata |= mirrored
     return hasher.encoder, {

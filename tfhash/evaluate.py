@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     config = dataclasses.replace(given.experiment, **_overrides())
     mirrored = config_flags.mirrored_codes()
     if mirrored and not flags.FLAGS.encode:
-        raise UserError("--mirrored_codes: allowed with --encode, for those of the run are there")
+        raise UserError("--mirrored_codes: without --encode; allowed: with --encode")
     if flags.FLAGS.encode:
         if config.dataset not in sources.names():
             raise UserError(

@@ -90,7 +90,7 @@ def test_export_publishes_them_without_the_map_of_others(command, run, images, e
 
 def test_they_need_what_is_encoded_again(command, run):
     line = command(evaluate, f"--model_dir={run}", "--mirrored_codes").line("tfhash.evaluate")
-    assert "--mirrored_codes: allowed with --encode" in line
+    assert "--mirrored_codes: without --encode; allowed: with --encode" in line
 
 
 @pytest.mark.parametrize(
@@ -110,3 +110,5 @@ def test_a_run_that_has_none(command, tmp_path, flags, words):
     for module, more in ((evaluate, ["--encode"]), (export_command, ["--noverify"])):
         line = command(module, given, "--mirrored_codes", *more).line(module.NAME)
         assert words in line
+    without = export_command._read(tmp_path / "run", tmp_path, {"mirrored_codes": False})
+    assert "map" in without[1]["metadata"]
