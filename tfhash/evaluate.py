@@ -93,6 +93,8 @@ def main(argv: list[str]) -> None:
         raise UserError(f"--model_dir: {model_dir} cannot be judged: {error}") from None
     if config.convention != "tfhash":
         print(f"mAP by the convention of {config.convention}, in its own order of ties")
+    if mirrored.get("mirrored_codes"):
+        print("each code is of an image and its mirror image")
     identity = {key: metrics[key] for key in IDENTITY} | {"proxy": metrics.get("proxy")}
     mains.print_table(identity | judged)
     judged |= mirrored

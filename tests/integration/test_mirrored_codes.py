@@ -64,6 +64,7 @@ def test_evaluate_judges_them(command, run, tmp_path):
     given = (f"--model_dir={run}", "--encode", "--mirrored_codes", f"--output={path}")
     ended = command(evaluate, *given)
     assert ended.status == 0, ended
+    assert "each code is of an image and its mirror image" in ended.output
     judged = json.loads(path.read_text())
     image_set, parts = experiment.load_data(folder.read(run)[0].experiment)
     hasher, rows = tfhash.load(run, mirrored_codes=True), (parts.query, parts.database)

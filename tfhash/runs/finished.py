@@ -54,7 +54,7 @@ def load(
     if (directory / SAVED).is_file():
         return _saved(directory, own)
     configurations, metrics = folder.read(directory, own)
-    _check(own, configurations.hasher_class)
+    _check_mirrored_codes(own, configurations.hasher_class)
     with _weights_follow(configurations.hasher_class):
         hasher = configurations.hasher(metrics["image_size"])
     hasher.load_weights(directory / CHECKPOINTS)
@@ -71,7 +71,7 @@ def _saved(directory: Path, own: dict[str, Any]) -> Hasher:
         rest = {name: description[name] for name in ("code_length", "image_size", "seed")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"cannot read {path} ({error}); allowed: what save has written") from None
-    _check(own, method)
+    _check_mirrored_codes(own, method)
     kept = description.get("places")
     config, of_kind = (places.taken(part, kept, directory, own) for part in parts)
     with _weights_follow(method):
@@ -80,7 +80,8 @@ def _saved(directory: Path, own: dict[str, Any]) -> Hasher:
     return hasher
 
 
-def _check(own: Mapping[str, Any], method: type[Hasher]) -> None:
+def _check_mirrored_codes(own: Mapping[str, Any], method: type[Hasher]) -> None:
+    """UserError where they are asked for of a method that has no such setting."""
     known = settings.fields_of(method.Settings)
     if own.get("mirrored_codes") and "mirrored_codes" not in known:
         raise UserError(
